@@ -1,0 +1,1 @@
+"""The sans-IO machines that decide between regions: routes, summaries, link roles."""

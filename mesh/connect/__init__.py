@@ -1,0 +1,1 @@
+"""Room for connectors to databases, brokers and object stores. Nothing yet."""

@@ -1,0 +1,48 @@
+"""One event as the mesh carries it: an opaque CloudEvent with the little that routing needs beside it.
+
+Decides how a CloudEvent's bytes are kept: in the form they were published in, never re-encoded on the way.
+`mesh.wire.cloudevents` converts where a subscriber asked for the other form.
+Source: CloudEvents 1.0.2, HTTP binding section 3 (content modes); design page "Wire and speed", rule 1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Event(NamedTuple):
+    """One event inside a batch body, in the order of its fields on the wire.
+
+    seq: number at its origin node, inside the origin's epoch; with the batch's origin it is the mesh_id.
+    topic: where it was published. key: ordering key, "" for none.
+    deadline_ms: exact remaining time in milliseconds when the batch header's remaining time was stamped at ingress; 0 means none.
+    extra: None, or what few events carry: `Extra`.
+    attributes: None for the structured form (then `data` is the whole JSON CloudEvent as published), else the
+        binary form: a flat tuple name, value, name, value, ... of attributes in the order they were published,
+        values as strings (`datacontenttype` included), and `data` is the payload alone.
+    data: see attributes.
+    """
+
+    seq: int
+    topic: str
+    key: str
+    deadline_ms: int
+    extra: tuple[str, ...] | None
+    attributes: tuple[str, ...] | None
+    data: bytes
+
+
+# Event.extra, when it is not None: (reply_to, correlation). `reply_to` is REGION/NODE/INBOX of a waiting request,
+# or "" ; `correlation` ties a reply, a `no_responders` or a `no_members` to its request, or "".
+EXTRA_REPLY_TO = 0
+EXTRA_CORRELATION = 1
+
+
+class NewEvent(NamedTuple):
+    """An event a client hands in, before this node gave it a seq. Fields as in `Event`; ttl_ms 0 means no deadline."""
+
+    topic: str
+    key: str
+    ttl_ms: int
+    attributes: tuple[str, ...] | None
+    data: bytes

@@ -1,0 +1,60 @@
+"""Every bound of the mesh in one value, so that each has a number and a name an operator can set under `[limits]`.
+
+Units are in the names. A peer that passes a bound loses its link (Close.LIMIT, the detail names the bound) or has its
+surplus refused and counted, as the comment says. Source: design page "Routing", Security, and "Wire and speed".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Defaults are the design's numbers. All are upper bounds and must be positive."""
+
+    # links
+    frame_bytes: int = 1 << 20  # larger: link closed, frame_too_large
+    batch_target_bytes: int = 64 * 1024  # a batch is flushed when its events reach this
+    batch_events: int = 512
+    open_timeout_s: float = 5.0  # connection accepted, no valid OPEN: closed
+    hello_interval_s: float = 1.0
+    hello_missed: float = 3.5
+    clock_skew_s: float = 86_400.0  # wall clocks further apart than this: refused (epochs may lie one day ahead)
+    control_queue_frames: int = 20_000  # a link's control lane; full: closed, slow_consumer
+    data_queue_bytes: int = 8 << 20  # a link's data lane; full: oldest batch dropped, no_credit
+    credit_bytes: int = 4 << 20  # what a receiver grants beyond what it has processed
+    credit_events: int = 65_536
+    ack_batches: int = 64  # a cumulative acknowledgement at least every so many batches
+    ack_interval_s: float = 0.1
+    half_open_links: int = 256  # accepted links that have not finished opening; more: refused
+    peer_links: int = 1_024
+    # a peer's content
+    regions: int = 1_024
+    path_regions: int = 32
+    filter_levels: int = 16
+    filter_bytes: int = 512
+    remote_filters: int = 200_000
+    updates_per_s: float = 50.0
+    updates_burst: int = 500
+    hop_limit: int = 16
+    tried_regions: int = 32
+    dedupe_window: int = 65_536  # seqs remembered for each (region, node, epoch)
+    dedupe_age_s: float = 600.0
+    dedupe_origins: int = 4_096  # oldest idle origin forgotten first
+    # clients
+    event_bytes: int = 1 << 20  # 413
+    topic_bytes: int = 512
+    topic_levels: int = 16
+    batch_request_events: int = 10_000
+    body_bytes: int = 8 << 20
+    header_bytes: int = 64 * 1024
+    header_count: int = 128
+    client_connections: int = 10_000
+    request_timeout_s: float = 10.0  # headers and body of one request must arrive within
+    idle_timeout_s: float = 75.0  # keep-alive connection without a request
+    session_queue_events: int = 10_000  # a client's unsent events; full: oldest dropped, slow_consumer
+    session_queue_bytes: int = 16 << 20
+    session_subscriptions: int = 10_000
+    pending_requests: int = 10_000
+    request_wait_s: float = 300.0

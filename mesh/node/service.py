@@ -1,0 +1,156 @@
+"""What a node offers to the protocols its clients speak: HTTP, SSE and WebSocket see this page and nothing behind it.
+
+Decides the values that pass between a client protocol and the node. All calls but the two waiting ones are synchronous,
+never block and do no I/O: a protocol calls them from its reader's task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from mesh.model.event import Event, NewEvent
+from mesh.model.ids import MeshId, NodeKey, SessionId
+from mesh.model.reasons import Close, Drop
+
+
+class Wait(StrEnum):
+    """How far a subscription must have been installed before its receipt is complete."""
+
+    NODE = "node"
+    REGION = "region"
+    MESH = "mesh"
+
+
+class Missing(NamedTuple):
+    """A region (or node of the own region, written NODE) that does not hold the interest yet."""
+
+    region: str
+    why: str
+
+
+class Receipt(NamedTuple):
+    """Where a subscription's interest is installed. complete: nothing is missing and no time-out struck."""
+
+    installed: tuple[str, ...]
+    missing: tuple[Missing, ...]
+    complete: bool
+
+
+class RegionReason(NamedTuple):
+    """Why a region does not get an event (`NotDelivered` value), with a detail for a person."""
+
+    region: str
+    reason: str
+    detail: str = ""
+
+
+class Outcome(NamedTuple):
+    """What became of one published event at this node.
+
+    mesh_id: the id it was given. regions: other regions it was sent towards. local: sessions of this REGION's nodes are
+    not counted here, only the matching subscriptions' sessions on this node plus the other nodes of the region it was
+    sent to (each node counts once). groups: (group, region) assigned. reasons: regions that do not get it although they
+    might be expected to (unreachable with kept interest, denied, ...); with nobody interested at all, one entry with
+    region "" and reason `no_interest`.
+    """
+
+    mesh_id: MeshId
+    regions: tuple[str, ...]
+    local: int
+    groups: tuple[tuple[str, str], ...]
+    reasons: tuple[RegionReason, ...]
+
+
+class Delivery(NamedTuple):
+    """One event for one client session.
+
+    sids: the session's own numbers of the subscriptions that matched (a queue-group delivery has exactly one).
+    origin: (region, node, epoch): with event.seq the mesh_id. path: regions it crossed, oldest first, without this one.
+    """
+
+    event: Event
+    sids: tuple[int, ...]
+    origin: tuple[str, str, int]
+    path: tuple[str, ...]
+    redelivered: bool
+
+
+class Sink(Protocol):
+    """The sending half of a client connection, as the node sees it."""
+
+    def deliver(self, deliveries: Sequence[Delivery]) -> None:
+        """Queue these. Must not block or raise; over its bound it drops its oldest and calls `Service.count_drop`."""
+
+    def close(self, reason: Close, detail: str) -> None:
+        """Tell the client and end the connection soon (drain, or the node stops)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome of a request: `event` when somebody replied, else `problem` and why.
+
+    problem: "" | "no_responders" | "timeout" | "no_members".
+    """
+
+    event: Event | None
+    path: tuple[str, ...]
+    problem: str
+    reasons: tuple[RegionReason, ...]
+
+
+class RefusedError(Exception):
+    """A client asked for what this node refuses. code: an entry of model.errors (MESH-Cnnn); status: HTTP status."""
+
+    def __init__(self, code: str, detail: str, *, status: int = 400) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.status = status
+
+
+class Service(Protocol):
+    """The node, for client protocols."""
+
+    @property
+    def key(self) -> NodeKey: ...
+
+    @property
+    def draining(self) -> bool: ...
+
+    def open_session(self, sink: Sink, *, protocol: str, name: str) -> SessionId:
+        """Register a client connection. protocol: "http" | "sse" | "ws" | "ws-cloudevents" | "inproc". Raises RefusedError (limits)."""
+
+    def close_session(self, session: SessionId, reason: Close) -> None:
+        """Forget the session and every subscription of it. Idempotent."""
+
+    def publish(self, events: Sequence[NewEvent]) -> list[Outcome]:
+        """Take events in, in order: match, number and queue each one. Topics must have been checked with
+        model.topic.check_topic by the caller. Raises RefusedError while draining."""
+
+    def subscribe(self, session: SessionId, sid: int, filter: str, group: str = "") -> None:
+        """Add a subscription under the session's own number `sid`. `filter` may be `$share/GROUP/FILTER`. Raises RefusedError
+        (bad filter, sid in use, too many)."""
+
+    def unsubscribe(self, session: SessionId, sid: int) -> None:
+        """Remove it. Raises RefusedError if unknown."""
+
+    async def wait_installed(
+        self, session: SessionId, sids: Sequence[int], wait: Wait, regions: Sequence[str], timeout_s: float
+    ) -> Receipt:
+        """Wait until the interest of these subscriptions is installed as far as `wait` says (routing.md, Receipts).
+        regions: these and no others are demanded, also ones that are not known yet. Returns complete=False on time-out."""
+
+    async def request(self, event: NewEvent, timeout_s: float) -> Answer:
+        """Publish with a routable inbox and wait for the first reply, or for the news that nobody can."""
+
+    def reply(self, reply_to: str, correlation: str, event: NewEvent) -> Outcome:
+        """Send a reply towards REGION/NODE/INBOX. Raises RefusedError (malformed reply_to, or no route, with the reason)."""
+
+    def count_drop(self, reason: Drop, events: int) -> None:
+        """Count drops that a protocol made itself."""
+
+    def count_refusal(self, port: str, reason: str) -> None:
+        """Count a refused or broken client connection or request under a short stable reason."""

@@ -1,0 +1,1 @@
+"""What clients speak: HTTP, SSE and WebSocket on the events port. Each sees `mesh.node.service` and nothing behind it."""

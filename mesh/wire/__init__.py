@@ -1,0 +1,1 @@
+"""Bytes to frames and back, and the CloudEvents formats. No sockets."""
