@@ -42,7 +42,7 @@ class MemberState(IntEnum):
 # -- session -----------------------------------------------------------------------------------------------------
 
 
-class Open(_Frame):
+class Open(_Frame, frozen=True, array_like=True, gc=False):
     """First frame of each end. Anything else first closes the link."""
 
     protocol: int
@@ -61,28 +61,28 @@ class Open(_Frame):
     credit_events: int
 
 
-class CloseLink(_Frame):
+class CloseLink(_Frame, frozen=True, array_like=True, gc=False):
     """Last frame of a link: the reason (model.reasons.Close) and a sentence for a person."""
 
     reason: str
     detail: str
 
 
-class Hello(_Frame):
+class Hello(_Frame, frozen=True, array_like=True, gc=False):
     """Sent every hello interval on a bridge; the answer measures the round trip."""
 
     n: int
     sent_us: int  # sender's monotonic clock
 
 
-class Heard(_Frame):
+class Heard(_Frame, frozen=True, array_like=True, gc=False):
     """Answer to a Hello: both fields echoed."""
 
     n: int
     sent_us: int
 
 
-class Ack(_Frame):
+class Ack(_Frame, frozen=True, array_like=True, gc=False):
     """Cumulative acknowledgement of data batches, and the credit that follows from it.
 
     Totals count from the start of the link, so that a lost or repeated Ack does no harm.
@@ -96,7 +96,7 @@ class Ack(_Frame):
 # -- membership (in one region) ----------------------------------------------------------------------------------
 
 
-class Member(_Frame):
+class Member(_Frame, frozen=True, array_like=True, gc=False):
     """One piece of gossip about a member."""
 
     node: str
@@ -109,7 +109,7 @@ class Member(_Frame):
     by: str = ""  # who says so (a suspicion's or a death's accuser)
 
 
-class Probe(_Frame):
+class Probe(_Frame, frozen=True, array_like=True, gc=False):
     """SWIM ping. `target` guards against a probe that reaches the wrong process."""
 
     seq: int
@@ -117,12 +117,12 @@ class Probe(_Frame):
     gossip: tuple[Member, ...] = ()
 
 
-class ProbeAck(_Frame):
+class ProbeAck(_Frame, frozen=True, array_like=True, gc=False):
     seq: int
     gossip: tuple[Member, ...] = ()
 
 
-class ProbeRequest(_Frame):
+class ProbeRequest(_Frame, frozen=True, array_like=True, gc=False):
     """Ask the receiver to probe `target` for us and to answer with ProbeAck or ProbeNack of this `seq`."""
 
     seq: int
@@ -130,18 +130,18 @@ class ProbeRequest(_Frame):
     gossip: tuple[Member, ...] = ()
 
 
-class ProbeNack(_Frame):
+class ProbeNack(_Frame, frozen=True, array_like=True, gc=False):
     """The indirect probe failed, but the prober is alive (Lifeguard: feeds the local health)."""
 
     seq: int
     gossip: tuple[Member, ...] = ()
 
 
-class Gossip(_Frame):
+class Gossip(_Frame, frozen=True, array_like=True, gc=False):
     members: tuple[Member, ...]
 
 
-class Members(_Frame):
+class Members(_Frame, frozen=True, array_like=True, gc=False):
     """Whole membership, on joining and for anti-entropy; `reply` asks for the other side's in return."""
 
     members: tuple[Member, ...]
@@ -165,7 +165,7 @@ Entry: TypeAlias = tuple[str, int, bytes | None]
 """(key, n at which it was last written, value as MessagePack bytes or None for a tombstone)."""
 
 
-class Digest(_Frame):
+class Digest(_Frame, frozen=True, array_like=True, gc=False):
     """What the sender holds. With `positions` None only the root is compared; on a mismatch the whole digest follows."""
 
     scope: Scope
@@ -173,7 +173,7 @@ class Digest(_Frame):
     positions: tuple[Position, ...] | None = None
 
 
-class Delta(_Frame):
+class Delta(_Frame, frozen=True, array_like=True, gc=False):
     """Entries of one owner written after `since` and up to `upto`. since = 0 replaces everything held of that owner."""
 
     scope: Scope
@@ -185,7 +185,7 @@ class Delta(_Frame):
     entries: tuple[Entry, ...]
 
 
-class Pull(_Frame):
+class Pull(_Frame, frozen=True, array_like=True, gc=False):
     """Ask for what the receiver holds beyond these positions (n = 0: everything)."""
 
     scope: Scope
@@ -195,7 +195,7 @@ class Pull(_Frame):
 # -- routes (between regions) ------------------------------------------------------------------------------------
 
 
-class RouteUpdate(_Frame):
+class RouteUpdate(_Frame, frozen=True, array_like=True, gc=False):
     """One source as its sender would reach it. Metric INFINITY is a retraction. Path: nearest region first."""
 
     region: str
@@ -206,7 +206,7 @@ class RouteUpdate(_Frame):
     path: tuple[str, ...]
 
 
-class Routes(_Frame):
+class Routes(_Frame, frozen=True, array_like=True, gc=False):
     """Route updates; `full` replaces everything learned from this neighbour. Answered with RoutesAck of `n`."""
 
     n: int
@@ -214,21 +214,21 @@ class Routes(_Frame):
     updates: tuple[RouteUpdate, ...]
 
 
-class RoutesAck(_Frame):
+class RoutesAck(_Frame, frozen=True, array_like=True, gc=False):
     n: int
 
 
-class RoutesDigest(_Frame):
+class RoutesDigest(_Frame, frozen=True, array_like=True, gc=False):
     """Hash of what the sender has announced on this link, every 30 s; on a mismatch the receiver asks for all."""
 
     root: int
 
 
-class RoutesPull(_Frame):
+class RoutesPull(_Frame, frozen=True, array_like=True, gc=False):
     """Send everything you announce to me once more, as `full`."""
 
 
-class SeqnoRequest(_Frame):
+class SeqnoRequest(_Frame, frozen=True, array_like=True, gc=False):
     """Ask for a newer seqno of a source (RFC 8966 section 3.8.1.2), passed on along its route while hops are left."""
 
     region: str
@@ -238,7 +238,7 @@ class SeqnoRequest(_Frame):
     hops: int
 
 
-class Held(_Frame):
+class Held(_Frame, frozen=True, array_like=True, gc=False):
     """Tells a bridge of the own region which summaries this node holds (for receipts). Positions of WORLD owners."""
 
     positions: tuple[Position, ...]
@@ -263,7 +263,7 @@ class Flag(IntFlag):
     TO_NODE = 8  # for one node (`to_node`) of the one region in the set: replies, no_responders, no_members
 
 
-class BatchHeader(_Frame):
+class BatchHeader(_Frame, frozen=True, array_like=True, gc=False):
     """Header of a data frame: flat, in this order.
 
     regions: where the batch still has to go. groups: (group, filter, region) that was assigned to that region.
@@ -289,7 +289,7 @@ class BatchHeader(_Frame):
     tried: tuple[str, ...] = ()
 
 
-class Data(_Frame):
+class Data(_Frame, frozen=True, array_like=True, gc=False):
     """A batch: header and the body's bytes as they came. `codec.decode_body` reads it; a transit hop does not."""
 
     header: BatchHeader

@@ -1,0 +1,453 @@
+"""One link's session: the opening exchange, signs of life, the round trip, and the flow of batches in both directions.
+
+Decides whether the other end may stay (version, region, clock, epoch), when a silent bridge is dead, which batch may be
+sent now (credit) and which is dropped when none may (oldest first, counted). Never decides where a batch goes.
+
+States: OPENING -> OPEN -> CLOSED. The dialling end sends its Open at once; the accepting end answers with its own after it
+has checked the first one, so that a stranger learns nothing. Any frame but Open or CloseLink before that closes the link.
+
+Invariant: published on this link = acknowledged + unknown (in flight when the link died) + queued + dropped, in events.
+Source: design pages "Routing" (Identity, Between regions, Delivery) and "Wire and speed" (rules 1, 4).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+import msgspec
+
+from mesh.core.effects import CloseLink, Effect, Send
+from mesh.model.ids import BadName, NodeKey, check_name
+from mesh.model.limits import Limits
+from mesh.model.reasons import Close
+from mesh.wire import frames as wire
+from mesh.wire.frames import PROTOCOL, Ack, BatchHeader, Heard, Hello, LinkKind, Open
+
+DAY_S = 86_400
+ROLES = ("transit", "peer", "stub", "dmz")
+
+
+class SessionState(StrEnum):
+    """Where a link's session stands. Shown by `mesh links list` and docs/protocol.md."""
+
+    OPENING = "opening"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+STATES: dict[SessionState, str] = {
+    SessionState.OPENING: "connected; waiting for the other end's Open. Other frames close the link (unexpected_frame); "
+    "none within the open time-out closes it (open_timeout)",
+    SessionState.OPEN: "both Opens were accepted: control and data flow, a bridge says Hello every interval and is dead "
+    "after 3.5 of them without any frame (hello_timeout)",
+    SessionState.CLOSED: "a CloseLink was sent or received, or the connection is gone; unacknowledged events are counted "
+    "link_down_unknown",
+}
+
+
+class Identity(NamedTuple):
+    """What this process tells about itself in every Open."""
+
+    region: str
+    node: str
+    instance: str
+    epoch: int
+    software: str
+    address: str
+
+
+class Terms(NamedTuple):
+    """How this end sees a link. expect_region "" accepts any. role and cost apply to bridges."""
+
+    expect_region: str = ""
+    role: str = "transit"
+    cost: int = 0
+
+
+class Queued(NamedTuple):
+    """A batch waiting for credit. weight: events times destination regions, as drops are counted."""
+
+    header: BatchHeader
+    body: bytes
+    since: float
+
+    @property
+    def weight(self) -> int:
+        return self.header.count * max(1, len(self.header.regions))
+
+
+@dataclass(slots=True)
+class Flow:
+    """Plain counters of one link, read at scrape time."""
+
+    batches_out: int = 0
+    events_out: int = 0
+    bytes_out: int = 0
+    batches_in: int = 0
+    events_in: int = 0
+    bytes_in: int = 0
+    dropped_no_credit: int = 0
+
+
+class LinkSession:
+    """The machine of one link.
+
+    Args:
+        link: this process's number of the link.
+        dialled: whether this end dialled.
+        local: what to say in our Open.
+        terms: what we expect; an accepting end may replace it with `accept_terms` once the peer's region is known.
+        wall_ms: wall clock when the session began, milliseconds; only compared with the peer's.
+    Cost: O(1) per frame and batch.
+    Raises: ValueError on misuse. Garbage from the peer becomes a CloseLink effect: link dead, node unaffected.
+    """
+
+    def __init__(
+        self,
+        link: int,
+        *,
+        dialled: bool,
+        local: Identity,
+        terms: Terms,
+        limits: Limits,
+        wall_ms: int,
+        now: float,
+    ) -> None:
+        self.link = link
+        self.dialled = dialled
+        self.local = local
+        self.terms = terms
+        self.limits = limits
+        self.state = SessionState.OPENING
+        self.peer: Open | None = None
+        self.rtt_ms: float | None = None
+        self.opened_at = now
+        self.flow = Flow()
+        self.queue: deque[Queued] = deque()
+        self.queued_bytes = 0
+        self.unacked: deque[tuple[int, int]] = deque()  # (batch, weight)
+        self.unacked_weight = 0
+        self._wall_ms = wall_ms
+        self._started = now
+        self._effects: list[Effect] = []
+        self._deadline: float | None = now + limits.open_timeout_s
+        self._last_heard = now
+        self._hello_at: float | None = None
+        self._hello_n = 0
+        self._sent_batch = 0
+        self._acked_batch = 0
+        self._may_bytes = 0  # totals granted by the peer
+        self._may_events = 0
+        self._in_batch = 0
+        self._granted_bytes = limits.credit_bytes  # totals we granted
+        self._granted_events = limits.credit_events
+        self._ack_at: float | None = None
+        self._acked_in = 0
+        if dialled:
+            self._send_open()
+
+    # -- identity ------------------------------------------------------------------------------------------------
+
+    @property
+    def peer_key(self) -> NodeKey:
+        """Who is at the other end. Only after its Open arrived."""
+        assert self.peer is not None
+        return NodeKey(self.peer.region, self.peer.node)
+
+    @property
+    def kind(self) -> LinkKind:
+        """PEER inside a region, BRIDGE between two. Only after the peer's Open arrived."""
+        assert self.peer is not None
+        return LinkKind.PEER if self.peer.region == self.local.region else LinkKind.BRIDGE
+
+    @property
+    def is_open(self) -> bool:
+        return self.state is SessionState.OPEN
+
+    def _send_open(self) -> None:
+        kind = LinkKind.BRIDGE if self.terms.expect_region not in ("", self.local.region) else LinkKind.PEER
+        if self.peer is not None:
+            kind = self.kind
+        self._effects.append(
+            Send(
+                self.link,
+                Open(
+                    protocol=PROTOCOL,
+                    software=self.local.software,
+                    region=self.local.region,
+                    node=self.local.node,
+                    instance=self.local.instance,
+                    epoch=self.local.epoch,
+                    wall_ms=self._wall_ms,
+                    kind=kind,
+                    expect_region=self.terms.expect_region,
+                    role=self.terms.role,
+                    cost=self.terms.cost,
+                    address=self.local.address,
+                    credit_bytes=self._granted_bytes,
+                    credit_events=self._granted_events,
+                ),
+            )
+        )
+
+    # -- frames --------------------------------------------------------------------------------------------------
+
+    def receive(self, frame: wire.Frame, now: float) -> bool:
+        """Take a frame. Returns True when the frame is of the session itself, False when its room is elsewhere.
+
+        The caller checks `state` afterwards: OPENING with `peer` set means the peer's Open was found in order and waits
+        for `accept` (the caller knows about other links); CLOSED means a CloseLink effect was made.
+        """
+        self._last_heard = now
+        match frame:
+            case Open():
+                self._receive_open(frame)
+                return True
+            case wire.CloseLink():
+                if self.state is not SessionState.CLOSED:
+                    self.state = SessionState.CLOSED
+                    self._deadline = None
+                return True
+            case _ if self.state is not SessionState.OPEN:
+                if self.state is SessionState.OPENING:
+                    self.refuse(Close.UNEXPECTED_FRAME, f"{type(frame).__name__} before Open")
+                return True
+            case Hello():
+                self._effects.append(Send(self.link, Heard(frame.n, frame.sent_us)))
+                return True
+            case Heard():
+                sample_ms = now * 1e3 - frame.sent_us / 1e3
+                if 0 <= sample_ms < 600_000 and frame.n <= self._hello_n:
+                    self.rtt_ms = sample_ms
+                return True
+            case Ack():
+                self._receive_ack(frame)
+                return True
+            case _:
+                return False
+
+    def _receive_open(self, frame: Open) -> None:
+        if self.peer is not None:
+            self.refuse(Close.UNEXPECTED_FRAME, "a second Open")
+            return
+        problem = self._open_problem(frame)
+        if problem is not None:
+            self.refuse(*problem)
+            return
+        self.peer = frame
+
+    def _open_problem(self, frame: Open) -> tuple[Close, str] | None:
+        """Why the peer's Open cannot be accepted, from this end's knowledge alone."""
+        me = self.local
+        if frame.protocol != PROTOCOL:
+            return (
+                Close.VERSION_MISMATCH,
+                f"protocol {frame.protocol} here meets {PROTOCOL}: run the same release",
+            )
+        try:
+            check_name(frame.region, "region")
+            check_name(frame.node, "node")
+        except BadName as error:
+            return Close.MALFORMED, str(error)
+        if frame.role not in ROLES or frame.cost < 0 or frame.credit_bytes < 0 or frame.credit_events < 0:
+            return Close.MALFORMED, "role, cost or credit out of range"
+        if frame.instance == me.instance:
+            return Close.SELF_LINK, "the address leads back to this node"
+        if self.terms.expect_region not in ("", frame.region):
+            return Close.REGION_MISMATCH, f"expected region {self.terms.expect_region}, found {frame.region}"
+        if frame.expect_region not in ("", me.region):
+            return (
+                Close.REGION_MISMATCH,
+                f"the peer expected region {frame.expect_region}, this is {me.region}",
+            )
+        skew_ms = abs(frame.wall_ms - self._wall_ms)
+        if skew_ms > self.limits.clock_skew_s * 1e3:
+            return Close.CLOCK_SKEW, f"wall clocks are {skew_ms / 1e3:.0f} s apart"
+        if frame.epoch > self._wall_ms / 1e3 + DAY_S:
+            return Close.EPOCH_AHEAD, f"epoch {frame.epoch} lies more than a day ahead"
+        return None
+
+    def accept(self, now: float, terms: Terms | None = None) -> None:
+        """The caller found nothing against the peer: open the session. The accepting end answers with its Open."""
+        assert self.peer is not None
+        assert self.state is SessionState.OPENING
+        if terms is not None:
+            self.terms = terms
+        if not self.dialled:
+            self._send_open()
+        self.state = SessionState.OPEN
+        self.opened_at = now
+        self._may_bytes = self.peer.credit_bytes
+        self._may_events = self.peer.credit_events
+        self._say_hello(now)
+        self._rearm()
+
+    def refuse(self, reason: Close, detail: str) -> None:
+        """Close the link with a reason. Idempotent."""
+        if self.state is SessionState.CLOSED:
+            return
+        self.state = SessionState.CLOSED
+        self._deadline = None
+        self._effects.append(CloseLink(self.link, reason, detail))
+
+    def _say_hello(self, now: float) -> None:
+        self._hello_n += 1
+        self._effects.append(Send(self.link, Hello(self._hello_n, int(now * 1e6))))
+        if self.kind is LinkKind.BRIDGE:
+            self._hello_at = now + self.limits.hello_interval_s
+
+    def ask_alive(self, now: float) -> None:
+        """Send one Hello now: the caller wants to know whether this peer still answers (`last_heard` will tell)."""
+        if self.is_open:
+            self._hello_n += 1
+            self._effects.append(Send(self.link, Hello(self._hello_n, int(now * 1e6))))
+
+    @property
+    def last_heard(self) -> float:
+        return self._last_heard
+
+    # -- sending batches -----------------------------------------------------------------------------------------
+
+    def offer(self, header: BatchHeader, body: bytes, now: float) -> int:
+        """Queue a batch. Returns the weight dropped to make room: the oldest go first (no_credit), never this one.
+
+        The bound is `limits.data_queue_bytes` of bodies.
+        """
+        self.queue.append(Queued(header, body, now))
+        self.queued_bytes += len(body)
+        dropped = 0
+        while self.queued_bytes > self.limits.data_queue_bytes and len(self.queue) > 1:
+            old = self.queue.popleft()
+            self.queued_bytes -= len(old.body)
+            dropped += old.weight
+        self.flow.dropped_no_credit += dropped
+        return dropped
+
+    @property
+    def congested(self) -> bool:
+        """Whether batches wait for credit: a queue group prefers other members then."""
+        return bool(self.queue) and not self._has_credit(self.queue[0])
+
+    def _has_credit(self, item: Queued) -> bool:
+        flow = self.flow
+        return (
+            flow.bytes_out + len(item.body) <= self._may_bytes
+            and flow.events_out + item.header.count <= self._may_events
+        )
+
+    def pull(self, now: float) -> Queued | None:
+        """The next batch that may be sent now, numbered, with the time it waited here taken off its remaining time.
+
+        None when nothing waits or the peer granted no more. Expired batches are returned with remaining_ms = -1: the
+        caller counts them and pulls again. Cost: O(1).
+        """
+        if not self.queue or self.state is not SessionState.OPEN or not self._has_credit(self.queue[0]):
+            return None
+        item = self.queue.popleft()
+        self.queued_bytes -= len(item.body)
+        header = item.header
+        remaining = header.remaining_ms
+        if remaining:
+            remaining -= int((now - item.since) * 1e3)
+            if remaining <= 0:
+                return item._replace(header=msgspec.structs.replace(header, remaining_ms=-1))
+        self._sent_batch += 1
+        flow = self.flow
+        flow.batches_out += 1
+        flow.events_out += header.count
+        flow.bytes_out += len(item.body)
+        weight = item.weight
+        self.unacked.append((self._sent_batch, weight))
+        self.unacked_weight += weight
+        return item._replace(
+            header=msgspec.structs.replace(header, batch=self._sent_batch, remaining_ms=remaining)
+        )
+
+    def _receive_ack(self, ack: Ack) -> None:
+        if ack.batch > self._sent_batch:
+            self.refuse(Close.PROTOCOL_ERROR, f"acknowledged batch {ack.batch}, sent {self._sent_batch}")
+            return
+        while self.unacked and self.unacked[0][0] <= ack.batch:
+            self.unacked_weight -= self.unacked.popleft()[1]
+        self._acked_batch = max(self._acked_batch, ack.batch)
+        self._may_bytes = max(self._may_bytes, ack.credit_bytes)
+        self._may_events = max(self._may_events, ack.credit_events)
+
+    # -- receiving batches ---------------------------------------------------------------------------------------
+
+    def received(self, header: BatchHeader, size: int, now: float) -> bool:
+        """Count a batch that arrived and was processed. Returns False for one that must be ignored (link closing).
+
+        A number that does not follow closes the link: links are streams, so a gap is a bug of the peer.
+        """
+        self._last_heard = now
+        if self.state is not SessionState.OPEN:
+            if self.state is SessionState.OPENING:
+                self.refuse(Close.UNEXPECTED_FRAME, "Data before Open")
+            return False
+        if header.batch != self._in_batch + 1:
+            self.refuse(Close.PROTOCOL_ERROR, f"batch {header.batch} after {self._in_batch}")
+            return False
+        flow = self.flow
+        self._in_batch = header.batch
+        flow.batches_in += 1
+        flow.events_in += header.count
+        flow.bytes_in += size
+        if flow.bytes_in > self._granted_bytes or flow.events_in > self._granted_events:
+            self.refuse(Close.LIMIT, "sent more than was granted")
+            return False
+        limits = self.limits
+        if (
+            self._in_batch - self._acked_in >= limits.ack_batches
+            or (self._granted_bytes - flow.bytes_in) * 2 < limits.credit_bytes
+            or (self._granted_events - flow.events_in) * 2 < limits.credit_events
+        ):
+            self._send_ack()
+        elif self._ack_at is None:
+            self._ack_at = now + limits.ack_interval_s
+            if self._deadline is None or self._ack_at < self._deadline:
+                self._deadline = self._ack_at
+        return True
+
+    def _send_ack(self) -> None:
+        self._ack_at = None
+        self._acked_in = self._in_batch
+        self._granted_bytes = self.flow.bytes_in + self.limits.credit_bytes
+        self._granted_events = self.flow.events_in + self.limits.credit_events
+        self._effects.append(Send(self.link, Ack(self._in_batch, self._granted_bytes, self._granted_events)))
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        return self._deadline
+
+    def handle_deadline(self, now: float) -> None:
+        """Acknowledge, say hello, or give up on a silent peer, as far as due."""
+        if self._deadline is None or now < self._deadline:
+            return
+        if self.state is SessionState.OPENING:
+            self.refuse(Close.OPEN_TIMEOUT, f"no Open within {self.limits.open_timeout_s:g} s")
+            return
+        if self._ack_at is not None and now >= self._ack_at:
+            self._send_ack()
+        if self._hello_at is not None:
+            silent = now - self._last_heard
+            if silent >= self.limits.hello_missed * self.limits.hello_interval_s:
+                self.refuse(Close.HELLO_TIMEOUT, f"silent for {silent:.1f} s")
+                return
+            if now >= self._hello_at:
+                self._say_hello(now)
+        self._rearm()
+
+    def _rearm(self) -> None:
+        due = [at for at in (self._ack_at, self._hello_at) if at is not None]
+        if self._hello_at is not None:
+            due.append(self._last_heard + self.limits.hello_missed * self.limits.hello_interval_s)
+        self._deadline = min(due) if due else None
+
+    def drain(self) -> list[Effect]:
+        effects, self._effects = self._effects, []
+        return effects
