@@ -46,3 +46,17 @@ class NewEvent(NamedTuple):
     ttl_ms: int
     attributes: tuple[str, ...] | None
     data: bytes
+
+
+class Delivery(NamedTuple):
+    """One event for one client session.
+
+    sids: the session's own numbers of the subscriptions that matched (a queue-group delivery has exactly one).
+    origin: (region, node, epoch): with event.seq the mesh_id. path: regions it crossed, oldest first, without this one.
+    """
+
+    event: Event
+    sids: tuple[int, ...]
+    origin: tuple[str, str, int]
+    path: tuple[str, ...]
+    redelivered: bool

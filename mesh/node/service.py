@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from mesh.model.event import Delivery as Delivery
 from mesh.model.event import Event, NewEvent
 from mesh.model.ids import MeshId, NodeKey, SessionId
 from mesh.model.reasons import Close, Drop
@@ -62,20 +63,6 @@ class Outcome(NamedTuple):
     local: int
     groups: tuple[tuple[str, str], ...]
     reasons: tuple[RegionReason, ...]
-
-
-class Delivery(NamedTuple):
-    """One event for one client session.
-
-    sids: the session's own numbers of the subscriptions that matched (a queue-group delivery has exactly one).
-    origin: (region, node, epoch): with event.seq the mesh_id. path: regions it crossed, oldest first, without this one.
-    """
-
-    event: Event
-    sids: tuple[int, ...]
-    origin: tuple[str, str, int]
-    path: tuple[str, ...]
-    redelivered: bool
 
 
 class Sink(Protocol):

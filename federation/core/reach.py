@@ -1,0 +1,122 @@
+"""What each other region wants: the union of what its live bridges export, kept in the destination index.
+
+Decides which bridges' tables count (those that a route leads to; all of them while none does, so that interest is kept
+for a region that was cut off) and keeps `InterestIndex` equal to their union. Never talks to anybody.
+Invariant: for each region, index entries of its bit = union of f and g entries over the counted bridges.
+Bounds: the tables themselves are bounded (`limits.remote_filters`); this adds one count a filter and region.
+Source: design page "Routing", Interest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from mesh.core.interest import Destinations, InterestIndex
+from mesh.core.plan import REGION
+
+FILTER_KEY = "f"
+GROUP_KEY = "g"
+
+
+def group_key(group: str, filter: str) -> str:
+    """Table key of a queue group."""
+    return f"{GROUP_KEY}{group}/{filter}"
+
+
+def split_group_key(key: str) -> tuple[str, str]:
+    """(group, filter) of a table key made by `group_key`."""
+    group, _, filter = key[1:].partition("/")
+    return group, filter
+
+
+class Reach:
+    """Union over bridges, per region. Cost: O(1) a changed entry; a bridge that comes or goes costs its entries."""
+
+    def __init__(self, destinations: Destinations, interest: InterestIndex) -> None:
+        self._destinations = destinations
+        self._interest = interest
+        self._tables: dict[str, dict[str, dict[str, int]]] = {}  # region -> bridge -> key -> value
+        self._live: dict[str, frozenset[str]] = {}  # region -> bridges with a route
+        self._counts: dict[str, dict[str, dict[str, int]]] = {}  # region -> key -> {bridge: value}
+        self.kept: set[str] = set()
+        """Regions whose interest is kept although no route leads there."""
+
+    def regions(self) -> Collection[str]:
+        """Regions that ever told what they want and were not forgotten."""
+        return self._tables.keys()
+
+    def set_entry(self, region: str, bridge: str, key: str, value: int | None) -> None:
+        """A bridge's table changed. value None: entry gone."""
+        before = self._counted(region)
+        table = self._tables.setdefault(region, {}).setdefault(bridge, {})
+        if value is None:
+            table.pop(key, None)
+        else:
+            table[key] = value
+        if bridge in before and bridge in self._counted(region):
+            self._count(region, bridge, key, value)
+        else:
+            self._recount(region, before)
+
+    def forget(self, region: str, bridge: str) -> None:
+        """A bridge's table is gone for good."""
+        before = self._counted(region)
+        self._uncount(region, bridge)
+        tables = self._tables.get(region, {})
+        tables.pop(bridge, None)
+        if not tables:
+            self._tables.pop(region, None)
+            self._live.pop(region, None)
+            self._counts.pop(region, None)
+            self.kept.discard(region)
+            self._destinations.release(REGION + region)
+        else:
+            self._recount(region, before - {bridge})
+
+    def set_live(self, region: str, bridges: frozenset[str]) -> None:
+        """Routes now lead to these bridges of the region (none: cut off, everything known is kept)."""
+        before = self._counted(region)
+        if bridges or region in self._tables:
+            self._live[region] = bridges
+        else:
+            self._live.pop(region, None)
+        self._recount(region, before)
+
+    def _recount(self, region: str, before: frozenset[str]) -> None:
+        """The set of bridges that count may have changed: take in and out what that changes."""
+        if region in self._tables:
+            (self.kept.discard if self._live.get(region) else self.kept.add)(region)
+        after = self._counted(region)
+        for bridge in after - before:
+            for key, value in self._tables[region][bridge].items():
+                self._count(region, bridge, key, value)
+        for bridge in before - after:
+            self._uncount(region, bridge)
+
+    def _counted(self, region: str) -> frozenset[str]:
+        """Bridges whose tables count: the live ones that sent a table, or all known ones when there is none."""
+        known = frozenset(self._tables.get(region, ()))
+        return (self._live.get(region, frozenset()) & known) or known
+
+    def _uncount(self, region: str, bridge: str) -> None:
+        for key in list(self._tables.get(region, {}).get(bridge, ())):
+            self._count(region, bridge, key, None)
+
+    def _count(self, region: str, bridge: str, key: str, value: int | None) -> None:
+        holders = self._counts.setdefault(region, {}).setdefault(key, {})
+        bit = self._destinations.bit(REGION + region)
+        if value is None:
+            if holders.pop(bridge, None) is None:
+                return
+        else:
+            holders[bridge] = value
+        if key[0] == FILTER_KEY:
+            if not holders:
+                self._interest.remove(key[1:], bit)
+            elif value is not None and len(holders) == 1:
+                self._interest.add(key[1:], bit)
+        else:
+            group, filter = split_group_key(key)
+            self._interest.set_group(group, filter, bit, max(holders.values(), default=0))
+        if not holders:
+            del self._counts[region][key]

@@ -1,0 +1,583 @@
+"""The data plane of one node: events into batches, batches from links to sessions and to next hops.
+
+Decides nothing about topics itself: `mesh.core.plan` says where, this page builds the batches, checks each hop (loop, hop
+limit, remaining time), delivers to local sessions once each, and counts whatever goes no further under its reason.
+Never decodes a body at a hop that only passes it on; never waits; never touches a socket.
+Invariants: a batch leaves with disjoint region sets per next hop; a LOCAL batch is never forwarded; a TRANSIT batch is
+never delivered and is redirected at most once.
+Source: design pages "Routing" (Forwarding) and "Wire and speed" (rules 1 to 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+from zlib import crc32
+
+from msgspec.structs import replace
+
+from mesh.core.counters import Counters
+from mesh.core.dedupe import Dedupe, Origin, Seen
+from mesh.core.groups import Assigned, assign, far_region, member_node
+from mesh.core.plan import FLOWS, Part, Plan, Planner
+from mesh.core.session import LinkSession
+from mesh.model.event import EXTRA_REPLY_TO, Delivery, Event, NewEvent
+from mesh.model.limits import Limits
+from mesh.model.reasons import Drop
+from mesh.wire.codec import BodyError, decode_body, encode_body, remaining_bucket
+from mesh.wire.frames import BatchHeader, Flag, Leg
+
+PLANS = 16_384
+"""Topics whose plan is remembered; past it the memory is cleared."""
+EVENT_OVERHEAD = 48
+"""Bytes an event takes in a body beside its topic, key and data: an estimate for the flush size."""
+
+Groups = tuple[tuple[str, str, str], ...]
+
+
+class Published(NamedTuple):
+    """What became of one event at ingress: its seq, the plan it followed and who serves its queue groups."""
+
+    seq: int
+    plan: Plan
+    assigned: tuple[Assigned, ...]
+
+
+class Outgoing:
+    """A batch being filled: `header` without batch number and count, for `link`."""
+
+    __slots__ = ("header", "items", "link", "size")
+
+    def __init__(self, link: int, header: BatchHeader) -> None:
+        self.link = link
+        self.header = header
+        self.items: list[Event] = []
+        self.size = 0
+
+
+class Forwarder:
+    """Args:
+        planner: where things go. sessions: open links by number, shared with the composed machine.
+    Results for the composed machine to take: `deliveries` (by session), `ready` (links with batches to pull), `mail`
+    (events for this node itself), `unserved` (requests and group events that found nobody, whose origin is to be told).
+    Cost: publishing about 2 us an event and one list append per next hop; transit O(regions) a batch, body untouched.
+    """
+
+    def __init__(
+        self,
+        region: str,
+        node: str,
+        epoch: int,
+        *,
+        planner: Planner,
+        sessions: dict[int, LinkSession],
+        limits: Limits,
+        counters: Counters,
+    ) -> None:
+        self.region = region
+        self.node = node
+        self.epoch = epoch
+        self.planner = planner
+        self.sessions = sessions
+        self.limits = limits
+        self.counters = counters
+        self.seq = 0
+        self.dedupe = Dedupe(limits)
+        self.deliveries: dict[int, list[Delivery]] = {}
+        self.ready: set[int] = set()
+        self.mail: list[tuple[BatchHeader, Event]] = []
+        self.unserved: list[tuple[BatchHeader, Event, Drop, str]] = []
+        self._origin = (region, node, epoch)
+        self._origin_text = f"{region}/{node}"
+        self._plans: dict[str, Plan] = {}
+        self._region_plans: dict[str, Plan] = {}
+        self._outgoing: dict[tuple[object, ...], Outgoing] = {}
+        self._open: list[Outgoing] = []
+        self._key_outs: dict[str, tuple[Outgoing, ...]] = {}
+
+    # -- plans ---------------------------------------------------------------------------------------------------
+
+    def invalidate(self, now: float) -> None:
+        """Interest, routes, sessions or links changed: forget every plan. Open batches are flushed as they were planned."""
+        self.flush(now)
+        self._plans.clear()
+        self._region_plans.clear()
+        self._outgoing.clear()
+
+    def plan(self, topic: str) -> Plan:
+        """The plan for publishing `topic` here, from memory or made now."""
+        plan = self._plans.get(topic)
+        if plan is None:
+            if len(self._plans) >= PLANS:
+                self._plans.clear()
+            plan = self._plans[topic] = self.planner.plan(topic)
+        return plan
+
+    def region_plan(self, topic: str) -> Plan:
+        """The plan for an event of `topic` that entered this region here."""
+        plan = self._region_plans.get(topic)
+        if plan is None:
+            if len(self._region_plans) >= PLANS:
+                self._region_plans.clear()
+            plan = self._region_plans[topic] = self.planner.region_plan(topic)
+        return plan
+
+    # -- ingress -------------------------------------------------------------------------------------------------
+
+    def publish(self, events: Sequence[NewEvent], extra: tuple[str, ...] | None, now: float) -> list[Published]:
+        """Take events in: number, match and put each one into the batches of its next hops.
+
+        Topics were checked by the caller. The batches leave with `flush`, or when they reach their target size.
+        """
+        published: list[Published] = []
+        target = self.limits.batch_target_bytes
+        most = self.limits.batch_events
+        counters = self.counters
+        for topic, key, ttl_ms, attributes, data in events:
+            self.seq += 1
+            event = Event(self.seq, topic, key, ttl_ms, extra, attributes, data)
+            plan = self._plans.get(topic) or self.plan(topic)
+            assigned: tuple[Assigned, ...] = ()
+            if plan.groups:
+                assigned = self._assign(event, plan.groups)
+            flow = crc32(key.encode()) % FLOWS if plan.split and key else 0
+            outs = self._outs(plan, assigned, flow, remaining_bucket(ttl_ms))
+            if plan.local or assigned:
+                self._deliver_at_ingress(event, plan, assigned)
+            if key and outs:
+                if self._key_outs.setdefault(key, outs) != outs:
+                    self.flush(now)
+                    self._key_outs[key] = outs
+            size = len(data) + len(topic) + EVENT_OVERHEAD
+            if attributes is not None:
+                size += sum(map(len, attributes))
+            for out in outs:
+                if not out.items:
+                    self._open.append(out)
+                out.items.append(event)
+                out.size += size
+                if out.size >= target or len(out.items) >= most:
+                    self._flush_one(out, now)
+            published.append(Published(event.seq, plan, assigned))
+        counters.published += len(events)
+        return published
+
+    def _outs(self, plan: Plan, assigned: tuple[Assigned, ...], flow: int, bucket: int) -> tuple[Outgoing, ...]:
+        """The batches an event of this plan joins. Remembered per (flow, bucket, assignment) in the plan."""
+        memory = (flow, bucket, tuple((a.group, a.filter, a.region, a.node) for a in assigned))
+        outs = plan.parts.get(memory)
+        if outs is None:
+            if len(plan.parts) > 256:
+                plan.parts.clear()
+            outs = plan.parts[memory] = self._make_outs(plan, assigned, flow, bucket)
+        return outs
+
+    def _make_outs(self, plan: Plan, assigned: tuple[Assigned, ...], flow: int, bucket: int) -> tuple[Outgoing, ...]:
+        base = BatchHeader(
+            Leg.LOCAL, 0, self.region, self.node, self.epoch, (), flow, self.limits.hop_limit, bucket, (), 0, 0
+        )
+        outs: list[Outgoing] = []
+        near: dict[str, list[tuple[str, str, str]]] = {name: [] for name in plan.nodes}
+        far: dict[str, list[tuple[str, str, str]]] = {name: [] for name in plan.regions}
+        for group, filter, region, node in assigned:
+            if region != self.region:
+                far.setdefault(region, []).append((group, filter, region))
+            elif node != self.node:
+                near.setdefault(node, []).append((group, filter, region))
+        for name, groups in near.items():
+            link = self.planner.links.peers[name]
+            outs.append(self._interned(link, replace(base, regions=(self.region,), groups=tuple(groups))))
+        parts, lost = self.planner.partition(far, self._origin_text, flow, ())
+        assert not lost, "a plan names only regions with a usable next hop; a change of routes makes a new plan"
+        for part in parts:
+            groups_of = tuple(group for region in part.regions for group in far[region])
+            header = self._leaving(replace(base, groups=groups_of), part)
+            if header is not None:
+                outs.append(self._interned(part.link, header))
+        return tuple(outs)
+
+    def _interned(self, link: int, header: BatchHeader) -> Outgoing:
+        """One open batch for all topics whose header is equal, so that they share it."""
+        key = (link, header.leg, header.regions, header.groups, header.flow, header.remaining_ms)
+        out = self._outgoing.get(key)
+        if out is None:
+            out = self._outgoing[key] = Outgoing(link, header)
+        return out
+
+    def _leaving(self, header: BatchHeader, part: Part) -> BatchHeader | None:
+        """The header for one part as it leaves; None when its hops are used up (the caller counts the drop)."""
+        groups = tuple(group for group in header.groups if group[2] in part.regions)
+        if part.leg is not Leg.BRIDGE:
+            return replace(header, leg=part.leg, regions=part.regions, groups=groups)
+        if header.hops_left <= 0:
+            return None
+        return replace(
+            header,
+            leg=Leg.BRIDGE,
+            regions=part.regions,
+            groups=groups,
+            hops_left=header.hops_left - 1,
+            path=(*header.path, self.region),
+            flags=header.flags & ~Flag.REDIRECTED,
+        )
+
+    def _assign(self, event: Event, groups: Iterable[tuple[str, str]]) -> tuple[Assigned, ...]:
+        """Choose who serves each matching queue group; without a member the group's share is dropped and counted."""
+        mesh_id = f"{self._origin_text}/{self.epoch}/{event.seq}"
+        chosen: list[Assigned] = []
+        planner = self.planner
+        for group, filter in groups:
+            near = {name: self._has_credit(name) for name in planner.near_members(group, filter)}
+            found = assign(mesh_id, group, filter, self.region, near, planner.far_members(group, filter))
+            if found is None:
+                self.counters.drop(Drop.NO_MEMBERS, 1)
+            else:
+                chosen.append(found)
+        return tuple(chosen)
+
+    def _has_credit(self, node: str) -> bool:
+        return node == self.node or not self.sessions[self.planner.links.peers[node]].congested
+
+    def _deliver_at_ingress(self, event: Event, plan: Plan, assigned: tuple[Assigned, ...]) -> None:
+        for session, sids in plan.local:
+            self._hand_over(session, event, sids, self._origin, (), False)
+        for group, filter, region, node in assigned:
+            if region == self.region and node == self.node:
+                self._deliver_to_group(event, group, filter, self._origin, (), False)
+
+    # -- delivery ------------------------------------------------------------------------------------------------
+
+    def _hand_over(
+        self,
+        session: int,
+        event: Event,
+        sids: tuple[int, ...],
+        origin: tuple[str, str, int],
+        path: tuple[str, ...],
+        redelivered: bool,
+    ) -> None:
+        self.counters.delivered += 1
+        delivery = Delivery(event, sids, origin, path, redelivered)
+        queue = self.deliveries.get(session)
+        if queue is None:
+            self.deliveries[session] = [delivery]
+        else:
+            queue.append(delivery)
+
+    def _deliver_to_group(
+        self,
+        event: Event,
+        group: str,
+        filter: str,
+        origin: tuple[str, str, int],
+        path: tuple[str, ...],
+        redelivered: bool,
+    ) -> bool:
+        """Give the event to the next member on this node. False when there is none."""
+        member = self.planner.subscriptions.next_in_group(group, filter)
+        if member is None:
+            return False
+        session, sids = member
+        self._hand_over(session, event, sids[:1], origin, path, redelivered)
+        return True
+
+    # -- batches from links --------------------------------------------------------------------------------------
+
+    def receive(self, session: LinkSession, header: BatchHeader, body: bytes, now: float) -> None:
+        """A batch arrived and was counted by its session. Checks the hop and does what the leg says."""
+        header = self._arrived(session, header)
+        weight = header.count * max(1, len(header.regions))
+        if header.remaining_ms < 0:
+            self.counters.drop(Drop.EXPIRED, weight)
+        elif header.leg is Leg.LOCAL:
+            self._deliver(header, body, now)
+        elif header.leg is Leg.TRANSIT:
+            self._transit(header, body, now)
+        elif self.region in header.path:
+            self.counters.drop(Drop.LOOP, weight)
+        else:
+            self._enter(header, body, now)
+
+    def _arrived(self, session: LinkSession, header: BatchHeader) -> BatchHeader:
+        """Take half the round trip off the remaining time (-1 when none is left), and bound the hops a peer grants."""
+        if header.remaining_ms:
+            left = header.remaining_ms - int((session.rtt_ms or 0.0) / 2)
+            header = replace(header, remaining_ms=left if left > 0 else -1)
+        if header.hops_left > self.limits.hop_limit:
+            header = replace(header, hops_left=self.limits.hop_limit)
+        return header
+
+    def _enter(self, header: BatchHeader, body: bytes, now: float) -> None:
+        """A BRIDGE batch: deliver the own region's part, pass the rest on."""
+        if self.region not in header.regions:
+            self._pass_on(header, header.regions, body, now)
+            return
+        rest = tuple(region for region in header.regions if region != self.region)
+        if rest:
+            self._pass_on(header, rest, body, now)
+        if header.flags & Flag.TO_NODE:
+            self._to_node(header, body, now)
+        else:
+            self._spread(header, body, now)
+
+    def _pass_on(self, header: BatchHeader, regions: tuple[str, ...], body: bytes, now: float) -> None:
+        """Send the regions on by next hop, body unchanged."""
+        parts, lost = self.planner.partition(regions, f"{header.region}/{header.node}", header.flow, header.path)
+        self._send_parts(header, parts, body, now)
+        if lost:
+            self.counters.drop(Drop.NO_ROUTE, header.count * len(lost))
+
+    def _send_parts(self, header: BatchHeader, parts: Iterable[Part], body: bytes, now: float) -> None:
+        for part in parts:
+            leaving = self._leaving(header, part)
+            if leaving is None:
+                self.counters.drop(Drop.HOP_LIMIT, header.count * len(part.regions))
+            else:
+                self.counters.forwarded += header.count
+                self._offer(part.link, leaving, body, now)
+
+    def _transit(self, header: BatchHeader, body: bytes, now: float) -> None:
+        """A sibling chose this node as the exit: own bridge links first, one redirect, else no_route."""
+        redirect = not header.flags & Flag.REDIRECTED
+        own, sibling, lost = self.planner.own_partition(header.regions, header.path, redirect=redirect)
+        self._send_parts(header, own, body, now)
+        if sibling:
+            self._send_parts(replace(header, flags=header.flags | Flag.REDIRECTED), sibling, body, now)
+        if lost:
+            self.counters.drop(Drop.NO_ROUTE, header.count * len(lost))
+
+    def _spread(self, header: BatchHeader, body: bytes, now: float) -> None:
+        """The entry bridge: match each event once and send LOCAL to each interested node; deliver the own share."""
+        try:
+            events = decode_body(body, header.count)
+        except BodyError:
+            self.counters.drop(Drop.MALFORMED, header.count)
+            return
+        only_group = bool(header.flags & Flag.GROUP_ONLY)
+        mine = [group for group in header.groups if group[2] == self.region]
+        shares: dict[tuple[str, Groups], list[Event]] = {}
+        own: list[Event] = []
+        for event in events:
+            plan = self._region_plans.get(event.topic) or self.region_plan(event.topic)
+            nodes: dict[str, list[tuple[str, str, str]]] = {}
+            if not only_group:
+                nodes = {name: [] for name in plan.nodes}
+                if plan.local:
+                    nodes[self.node] = []
+                if plan.unreached:
+                    self.counters.drop(Drop.LINK_DOWN, len(plan.unreached))
+            for group in mine:
+                name = member_node(self._mesh_id(header, event), group[0], self.planner.near_members(*group[:2]))
+                if name is None:
+                    self._reassign(header, event, group[0], group[1], self.region, now)
+                else:
+                    nodes.setdefault(name, []).append(group)
+            if not nodes and not mine:
+                self._nobody(header, event)
+            for name, groups in nodes.items():
+                shares.setdefault((name, tuple(groups)), []).append(event)
+        for (name, groups), share in shares.items():
+            local = replace(header, leg=Leg.LOCAL, regions=(self.region,), groups=groups, count=len(share))
+            if name == self.node:
+                own = share
+                self._deliver_events(local, own, now)
+            else:
+                whole = len(share) == len(events)
+                self._offer(self.planner.links.peers[name], local, body if whole else encode_body(share), now)
+
+    def _mesh_id(self, header: BatchHeader, event: Event) -> str:
+        return f"{header.region}/{header.node}/{header.epoch}/{event.seq}"
+
+    def _nobody(self, header: BatchHeader, event: Event) -> None:
+        """An event reached a place where nobody wants it any more."""
+        self.counters.drop(Drop.INTEREST_GONE, 1)
+        if event.extra is not None and event.extra[EXTRA_REPLY_TO]:
+            self.unserved.append((header, event, Drop.INTEREST_GONE, ""))
+
+    def _deliver(self, header: BatchHeader, body: bytes, now: float) -> None:
+        """A LOCAL batch: for sessions of this node, or mail for this node itself."""
+        try:
+            events = decode_body(body, header.count)
+        except BodyError:
+            self.counters.drop(Drop.MALFORMED, header.count)
+            return
+        if header.flags & Flag.TO_NODE:
+            if header.to_node == self.node:
+                self.mail.extend((header, event) for event in events)
+            else:
+                self.counters.drop(Drop.NOT_FOR_US, header.count)
+        else:
+            self._deliver_events(header, events, now)
+
+    def _deliver_events(self, header: BatchHeader, events: Sequence[Event], now: float) -> None:
+        """Deliver to matching sessions of this node, each event once, and to one member of each assigned group."""
+        origin = (header.region, header.node, header.epoch)
+        redelivered = bool(header.flags & Flag.REDELIVERED)
+        only_group = bool(header.flags & Flag.GROUP_ONLY)
+        variant = "/".join(f"{group}/{filter}" for group, filter, _ in header.groups) if only_group else ""
+        window = self.dedupe.window(Origin(*origin, variant), now)
+        drop = self.counters.drop
+        for event in events:
+            seen = window.see(event.seq)
+            if seen is not Seen.FRESH:
+                drop(Drop.DUPLICATE if seen is Seen.DUPLICATE else Drop.DEDUPE_WINDOW_PASSED, 1)
+                continue
+            if event.deadline_ms and self._expired(header, event):
+                drop(Drop.EXPIRED, 1)
+                continue
+            local = () if only_group else (self._region_plans.get(event.topic) or self.region_plan(event.topic)).local
+            for session, sids in local:
+                self._hand_over(session, event, sids, origin, header.path, redelivered)
+            for group, filter, _ in header.groups:
+                if not self._deliver_to_group(event, group, filter, origin, header.path, redelivered):
+                    self._reassign(header, event, group, filter, f"{self.region}/{self.node}", now)
+            if not local and not header.groups:
+                drop(Drop.INTEREST_GONE, 1)
+                if header.region == self.region and event.extra is not None and event.extra[EXTRA_REPLY_TO]:
+                    self.unserved.append((header, event, Drop.INTEREST_GONE, ""))
+
+    def _expired(self, header: BatchHeader, event: Event) -> bool:
+        """The exact deadline: what the header lost of its bucket on the way is the time that passed."""
+        return event.deadline_ms - (remaining_bucket(event.deadline_ms) - header.remaining_ms) <= 0
+
+    # -- queue groups again --------------------------------------------------------------------------------------
+
+    def _reassign(self, header: BatchHeader, event: Event, group: str, filter: str, tried: str, now: float) -> None:
+        """Nobody of the group is left here: another node of the region, else another region, else no_members."""
+        so_far = (*header.tried, tried)
+        planner = self.planner
+        mesh_id = self._mesh_id(header, event)
+        again = replace(
+            header,
+            flags=(header.flags | Flag.GROUP_ONLY) & ~Flag.REDIRECTED,
+            tried=so_far,
+            hops_left=header.hops_left - 1,
+            path=(),
+            count=1,
+        )
+        if again.hops_left > 0 and len(so_far) <= self.limits.tried_regions:
+            skip = {self.node, *(name.partition("/")[2] for name in so_far if name.startswith(f"{self.region}/"))}
+            near = [] if self.region in so_far else planner.near_members(group, filter, skip)
+            node = member_node(mesh_id, group, near)
+            if node is not None:
+                local = replace(again, leg=Leg.LOCAL, regions=(self.region,), groups=((group, filter, self.region),))
+                self._offer(planner.links.peers[node], local, encode_body([event]), now)
+                return
+            far = far_region(mesh_id, group, planner.far_members(group, filter, so_far))
+            if far is not None:
+                away = replace(again, regions=(far,), groups=((group, filter, far),), tried=(*so_far, self.region))
+                self._pass_on(away, (far,), encode_body([event]), now)
+                return
+        self.counters.drop(Drop.NO_MEMBERS, 1)
+        self.unserved.append((header, event, Drop.NO_MEMBERS, f"{group}/{filter}"))
+
+    # -- to one node ---------------------------------------------------------------------------------------------
+
+    def send_to(self, region: str, node: str, event: Event, now: float) -> Drop | None:
+        """Send one event to one node anywhere (a reply, a notice, a question). Returns why not, or None.
+
+        `event.seq` 0 is replaced by the next own seq.
+        """
+        self.seq += 1
+        event = event._replace(seq=self.seq)
+        header = BatchHeader(
+            leg=Leg.LOCAL,
+            flags=Flag.TO_NODE,
+            region=self.region,
+            node=self.node,
+            epoch=self.epoch,
+            regions=(region,),
+            flow=0,
+            hops_left=self.limits.hop_limit,
+            remaining_ms=remaining_bucket(event.deadline_ms),
+            path=(),
+            batch=0,
+            count=1,
+            to_node=node,
+        )
+        if region == self.region:
+            return self._send_to_member(header, event, now)
+        parts, lost = self.planner.partition((region,), self._origin_text, 0, ())
+        if lost:
+            self.counters.drop(Drop.NO_ROUTE, 1)
+            return Drop.NO_ROUTE
+        self._send_parts(header, parts, encode_body([event]), now)
+        return None
+
+    def _send_to_member(self, header: BatchHeader, event: Event, now: float) -> Drop | None:
+        if header.to_node == self.node:
+            self.mail.append((header, event))
+            return None
+        link = self.planner.links.peers.get(header.to_node)
+        if link is None:
+            self.counters.drop(Drop.LINK_DOWN, 1)
+            return Drop.LINK_DOWN
+        self._offer(link, header, encode_body([event]), now)
+        return None
+
+    def _to_node(self, header: BatchHeader, body: bytes, now: float) -> None:
+        """A TO_NODE batch entered its region here."""
+        local = replace(header, leg=Leg.LOCAL, regions=(self.region,))
+        if header.to_node == self.node:
+            self._deliver(local, body, now)
+            return
+        link = self.planner.links.peers.get(header.to_node)
+        if link is None:
+            self.counters.drop(Drop.LINK_DOWN, header.count)
+        else:
+            self._offer(link, local, body, now)
+
+    # -- queues --------------------------------------------------------------------------------------------------
+
+    def _offer(self, link: int, header: BatchHeader, body: bytes, now: float) -> None:
+        session = self.sessions.get(link)
+        if session is None or not session.is_open:
+            self.counters.drop(Drop.LINK_DOWN, header.count * max(1, len(header.regions)))
+            return
+        dropped = session.offer(header, body, now)
+        if dropped:
+            self.counters.drop(Drop.NO_CREDIT, dropped)
+        self.ready.add(link)
+
+    def _flush_one(self, out: Outgoing, now: float) -> None:
+        items = out.items
+        out.items = []
+        out.size = 0
+        self._open.remove(out)
+        self._offer(out.link, replace(out.header, count=len(items)), encode_body(items), now)
+
+    def flush(self, now: float) -> None:
+        """Hand every open batch to its link. Called when what was waiting has been read (wire.md, rule 4)."""
+        if not self._open:
+            return
+        outs, self._open = self._open, []
+        self._key_outs.clear()
+        for out in outs:
+            items = out.items
+            out.items = []
+            out.size = 0
+            self._offer(out.link, replace(out.header, count=len(items)), encode_body(items), now)
+
+    def link_gone(self, session: LinkSession, now: float) -> None:
+        """A link died and left the planner's tables: what it still queued takes another way or is counted."""
+        if session.unacked_weight:
+            self.counters.drop(Drop.LINK_DOWN_UNKNOWN, session.unacked_weight)
+            session.unacked.clear()
+            session.unacked_weight = 0
+        queue = list(session.queue)
+        session.queue.clear()
+        session.queued_bytes = 0
+        for header, body, since in queue:
+            if header.leg is Leg.LOCAL:
+                self.counters.drop(Drop.LINK_DOWN, header.count)
+                continue
+            if header.remaining_ms:
+                header = replace(header, remaining_ms=max(1, header.remaining_ms - int((now - since) * 1e3)))
+            if header.leg is Leg.BRIDGE:
+                header = replace(header, hops_left=header.hops_left + 1, path=header.path[:-1])
+            parts, lost = self.planner.partition(
+                header.regions, f"{header.region}/{header.node}", header.flow, header.path
+            )
+            self._send_parts(header, parts, body, now)
+            if lost:
+                self.counters.drop(Drop.LINK_DOWN, header.count * len(lost))

@@ -1,0 +1,252 @@
+"""Where an event of a topic goes from here: the one place that turns a match into sessions, nodes and next hops.
+
+Decides, for a topic, the local sessions, the other nodes of the region and the other regions with their next hops, and for
+whatever gets nothing the reason. Publishing, an entry bridge and explain all ask this page; nobody works it out again.
+Never encodes, queues or counts.
+Invariant: the regions of a plan's legs are disjoint, and each region that matched is in exactly one leg or in `unreached`.
+Source: design page "Routing", Forwarding; RFC 8279 (BIER) for the split of a destination set by next hop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+from zlib import crc32
+
+from mesh.core.groups import Far
+from mesh.core.interest import Destinations, InterestIndex
+from mesh.core.subscriptions import SubscriptionIndex
+from mesh.model.reasons import NotDelivered
+from mesh.wire.frames import Leg
+
+FLOWS = 8
+"""Flows that equal-cost routes spread over (wire.md, rule 2)."""
+
+
+class Hop(Protocol):
+    """A next hop: a bridge link of this node (`link`), or a sibling bridge of the region (`node`)."""
+
+    @property
+    def link(self) -> int | None: ...
+
+    @property
+    def node(self) -> str | None: ...
+
+
+class Entry(Protocol):
+    """A region's line in the FIB. `hops`: equal-cost next hops; `alternates`: loop-free others, best first."""
+
+    @property
+    def hops(self) -> Sequence[Hop]: ...
+
+    @property
+    def alternates(self) -> Sequence[Hop]: ...
+
+    @property
+    def metric(self) -> int: ...
+
+
+class Unreached(NamedTuple):
+    """A region or node that wants the topic and does not get it."""
+
+    region: str
+    node: str
+    reason: NotDelivered
+    detail: str
+
+
+class Part(NamedTuple):
+    """One next hop's share of a destination set: `link` carries `regions` as `leg`."""
+
+    link: int
+    leg: Leg
+    regions: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Plan:
+    """The destinations of one topic as seen from this node.
+
+    local: (session, sids) of this node. nodes: other nodes of the region with plain interest and a link.
+    regions: other regions with plain interest and a next hop. groups: (group, filter) that match.
+    split: some region has equal-cost next hops, so that the flow matters. parts: room in which the forwarder remembers
+    the batches of this plan by flow, deadline and group assignment.
+    """
+
+    local: tuple[tuple[int, tuple[int, ...]], ...]
+    nodes: tuple[str, ...]
+    regions: tuple[str, ...]
+    groups: tuple[tuple[str, str], ...]
+    unreached: tuple[Unreached, ...]
+    split: bool
+    parts: dict[tuple[object, ...], Any] = field(default_factory=dict)
+
+
+NODE = "n/"
+REGION = "r/"
+
+
+@dataclass(slots=True)
+class Links:
+    """Which links are open: by member name inside the region, by link number to other regions (-> that region)."""
+
+    peers: dict[str, int] = field(default_factory=dict)
+    bridges: dict[int, str] = field(default_factory=dict)
+
+
+class Planner:
+    """Plans for topics and destination sets, over tables that the composed machine keeps up to date.
+
+    Args:
+        region, node: whose planner this is.
+        fib: the route table in use, looked up at every call.
+        kept: regions whose interest is kept from before they became unreachable, with a detail for a person.
+    """
+
+    def __init__(
+        self,
+        region: str,
+        node: str,
+        *,
+        destinations: Destinations,
+        interest: InterestIndex,
+        subscriptions: SubscriptionIndex,
+        links: Links,
+        fib: Callable[[], Mapping[str, Entry]],
+    ) -> None:
+        self.region = region
+        self.node = node
+        self.destinations = destinations
+        self.interest = interest
+        self.subscriptions = subscriptions
+        self.links = links
+        self._fib = fib
+
+    def region_plan(self, topic: str) -> Plan:
+        """Who in this region gets `topic`: what an entry bridge does, and the local half of publishing."""
+        local = tuple(self.subscriptions.match(topic))
+        match = self.interest.match(topic)
+        nodes, _, unreached = self._split(match.mask)
+        return Plan(local, nodes, (), match.groups, tuple(u for u in unreached if u.node), False)
+
+    def plan(self, topic: str) -> Plan:
+        """Who anywhere gets `topic`, published at this node."""
+        local = tuple(self.subscriptions.match(topic))
+        match = self.interest.match(topic)
+        nodes, regions, unreached = self._split(match.mask)
+        fib = self._fib()
+        split = any(len(fib[region].hops) > 1 for region in regions)
+        return Plan(local, nodes, regions, match.groups, unreached, split)
+
+    def _split(self, mask: int) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Unreached, ...]]:
+        """Names of a mask as (linked nodes, regions with a route, the others with their reason)."""
+        nodes: list[str] = []
+        regions: list[str] = []
+        unreached: list[Unreached] = []
+        fib = self._fib()
+        for name in self.destinations.names(mask):
+            kind, bare = name[:2], name[2:]
+            if kind == NODE:
+                if bare == self.node:
+                    continue
+                if bare in self.links.peers:
+                    nodes.append(bare)
+                else:
+                    unreached.append(Unreached(self.region, bare, NotDelivered.LINK_DOWN, "no link to this node"))
+            elif bare in fib:
+                regions.append(bare)
+            else:
+                unreached.append(Unreached(bare, "", NotDelivered.NO_ROUTE, "unreachable, interest kept"))
+        return tuple(sorted(nodes)), tuple(sorted(regions)), tuple(unreached)
+
+    # -- next hops -----------------------------------------------------------------------------------------------
+
+    def partition(
+        self, regions: Iterable[str], origin: str, flow: int, path: Collection[str]
+    ) -> tuple[list[Part], list[str]]:
+        """Group a destination set by next hop. Returns the parts and the regions without a next hop.
+
+        A hop whose region is already in `path` is passed over for the next candidate: the batch would be dropped there
+        as a loop. Cost: O(regions).
+        """
+        fib = self._fib()
+        by_hop: dict[tuple[int, Leg], list[str]] = {}
+        lost: list[str] = []
+        spread = crc32(origin.encode()) + flow
+        for region in regions:
+            entry = fib.get(region)
+            hop = None if entry is None else self._pick(entry, spread, path)
+            if hop is None:
+                lost.append(region)
+            else:
+                by_hop.setdefault(hop, []).append(region)
+        return [Part(link, leg, tuple(part)) for (link, leg), part in by_hop.items()], lost
+
+    def _pick(self, entry: Entry, spread: int, path: Collection[str]) -> tuple[int, Leg] | None:
+        hops = entry.hops
+        first = spread % len(hops) if len(hops) > 1 else 0
+        for hop in (*hops[first:], *hops[:first], *entry.alternates):
+            found = self._usable(hop, path)
+            if found is not None:
+                return found
+        return None
+
+    def _usable(self, hop: Hop, path: Collection[str]) -> tuple[int, Leg] | None:
+        if hop.link is not None:
+            next_region = self.links.bridges.get(hop.link)
+            return None if next_region is None or next_region in path else (hop.link, Leg.BRIDGE)
+        assert hop.node is not None
+        link = self.links.peers.get(hop.node)
+        return None if link is None else (link, Leg.TRANSIT)
+
+    def own_partition(
+        self, regions: Iterable[str], path: Collection[str], *, redirect: bool
+    ) -> tuple[list[Part], list[Part], list[str]]:
+        """Split a TRANSIT set: over own bridge links, redirected once to a sibling, and without a way."""
+        fib = self._fib()
+        own: dict[int, list[str]] = {}
+        sibling: dict[int, list[str]] = {}
+        lost: list[str] = []
+        for region in regions:
+            entry = fib.get(region)
+            found = [] if entry is None else [self._usable(hop, path) for hop in (*entry.hops, *entry.alternates)]
+            usable = [hop for hop in found if hop is not None]
+            bridge = next((link for link, leg in usable if leg is Leg.BRIDGE), None)
+            peer = next((link for link, leg in usable if leg is Leg.TRANSIT), None) if redirect else None
+            if bridge is not None:
+                own.setdefault(bridge, []).append(region)
+            elif peer is not None:
+                sibling.setdefault(peer, []).append(region)
+            else:
+                lost.append(region)
+        return (
+            [Part(link, Leg.BRIDGE, tuple(part)) for link, part in own.items()],
+            [Part(link, Leg.TRANSIT, tuple(part)) for link, part in sibling.items()],
+            lost,
+        )
+
+    # -- queue groups --------------------------------------------------------------------------------------------
+
+    def near_members(self, group: str, filter: str, exclude: Collection[str] = ()) -> list[str]:
+        """Nodes of this region with live members of a group, linked or the own one, without `exclude`."""
+        found = []
+        for bit in self.interest.group_members(group, filter):
+            for name in self.destinations.names(bit):
+                bare = name[2:]
+                if name[:2] != NODE or bare in exclude:
+                    continue
+                if bare == self.node or bare in self.links.peers:
+                    found.append(bare)
+        return found
+
+    def far_members(self, group: str, filter: str, exclude: Collection[str] = ()) -> list[Far]:
+        """Other regions with members of a group and a route, without `exclude`."""
+        fib = self._fib()
+        found = []
+        for bit, members in self.interest.group_members(group, filter).items():
+            for name in self.destinations.names(bit):
+                bare = name[2:]
+                if name[:2] == REGION and bare not in exclude and bare in fib:
+                    found.append(Far(bare, fib[bare].metric, members))
+        return found

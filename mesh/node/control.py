@@ -1,0 +1,421 @@
+"""The control plane of one node: membership, tables, routes, summaries and receipts, tied together.
+
+Decides only who hears of what: a change in one machine becomes a call of another, a table's news become frames for the
+links that need them. Each algorithm is in its own machine.
+Invariant: the interest index holds exactly the entries of live members' tables and what `Reach` counts for other regions.
+Source: design page "Routing".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from federation.core.advert import WAITING_KEY, Advertiser
+from federation.core.reach import FILTER_KEY, GROUP_KEY, Reach, group_key, split_group_key
+from federation.core.receipts import HOLDS_KEY, Receipts
+from federation.core.routes import RouteMachine
+from mesh.core.effects import CloseLink, Effect, Notify, Send
+from mesh.core.interest import Destinations, InterestIndex
+from mesh.core.membership import Membership
+from mesh.core.plan import NODE, Links
+from mesh.core.session import LinkSession
+from mesh.core.tables import Change, Outcome, TableSet
+from mesh.model.dice import Dice
+from mesh.model.ids import NodeKey, Version
+from mesh.model.reasons import Close
+from mesh.node.settings import NodeSettings
+from mesh.wire import frames as wire
+from mesh.wire.frames import Delta, Digest, Held, Pull, Scope
+
+ROUTE_KEY = "r"
+NEWS_COALESCE_S = 0.02
+"""A node's first change goes out at once; those of the next 20 ms go together."""
+ANTI_ENTROPY_S = 1.0
+"""One random peer a second compares roots: gossip as repair of what the eager push missed."""
+RESYNC_S = 30.0
+"""Each bridge session compares roots."""
+HOUSEKEEPING_S = 60.0
+IN_REGION_COST = 1
+
+_encode = msgspec.msgpack.encode
+_route = msgspec.msgpack.Decoder(tuple[int, int, int, tuple[str, ...]])
+_count = msgspec.msgpack.Decoder(int)
+
+
+class ControlPlane:
+    """Args:
+        links: open links, shared with the planner and kept up to date by the composed machine before it calls here.
+    Frames for members name the node; frames for bridges name the link. Cost: O(changed entries) and O(links) a push.
+    """
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        dice: Dice,
+        *,
+        links: Links,
+        destinations: Destinations,
+        interest: InterestIndex,
+        now: float,
+    ) -> None:
+        self.settings = settings
+        self.region = settings.region
+        self.node = settings.node
+        self.links = links
+        self.destinations = destinations
+        self.interest = interest
+        self._dice = dice
+        key = str(NodeKey(settings.region, settings.node))
+        self.world_owner = key
+        self.membership = Membership(
+            settings.node,
+            settings.epoch,
+            (settings.address,) if settings.address else (),
+            settings.membership,
+            dice,
+            now,
+            software=settings.software,
+            bridge=bool(settings.bridges),
+        )
+        self.tables = TableSet(Scope.REGION, settings.node, settings.epoch, settings.limits, now)
+        self.world = TableSet(Scope.WORLD, key, settings.epoch, settings.limits, now)
+        self.routes = RouteMachine(
+            settings.region, settings.node, settings.epoch, settings.routes, settings.limits, dice, now
+        )
+        self.reach = Reach(destinations, interest)
+        self.advertiser = Advertiser(self.world, settings.merge_budget)
+        self.receipts = Receipts(settings.region, settings.node, self.tables, self.world)
+        self.is_bridge = False
+        self.changed = False
+        """Plans may be out of date: interest, routes or members changed."""
+        self.effects: list[Effect] = []
+        self._live: set[str] = {settings.node}
+        self._news_at: float | None = None
+        self._pushed_at = float("-inf")
+        self._entropy_at = now + dice.uniform(0.0, ANTI_ENTROPY_S)
+        self._resync_at = now + dice.uniform(0.0, RESYNC_S)
+        self._housekeeping_at = now + HOUSEKEEPING_S
+        self._fib_seen = -1
+
+    # -- local subscriptions -------------------------------------------------------------------------------------
+
+    def interest_changed(self, group: str, filter: str, members: int, now: float) -> None:
+        """A filter's first subscription came or its last one went (members 1 or 0), or a group's bucket changed."""
+        key = group_key(group, filter) if group else FILTER_KEY + filter
+        value = _encode(members) if members else None
+        if value is None:
+            self.tables.delete(key, now)
+        else:
+            self.tables.put(key, value, now)
+        self._entry(self.node, key, value, now)
+
+    def _entry(self, node: str, key: str, value: bytes | None, now: float) -> None:
+        """An entry of a live member's REGION table (or the own one) came, changed or went."""
+        kind = key[0]
+        try:
+            if kind == FILTER_KEY:
+                self._filter_entry(node, key[1:], value is not None)
+                self._advertise(node, key, value, now)
+            elif kind == GROUP_KEY:
+                group, filter = split_group_key(key)
+                members = 0 if value is None else _count.decode(value)
+                self.interest.set_group(group, filter, self.destinations.bit(NODE + node), max(0, members))
+                self._advertise(node, key, value, now)
+                self.changed = True
+            elif kind == ROUTE_KEY and node != self.node:
+                region, _, bridge = key[1:].partition("/")
+                self.routes.sibling_entry(node, region, bridge, None if value is None else _route.decode(value), now)
+            elif key == WAITING_KEY and self.is_bridge:
+                self.advertiser.waiting(node, None if value is None else self.tables.position(node), now)
+        except (msgspec.DecodeError, ValueError) as error:
+            # One bad entry of one member: say so once, keep the rest of its table.
+            self.effects.append(Notify("bad_entry", f"{node} {key[:80]}", Close.MALFORMED, str(error)))
+
+    def _advertise(self, node: str, key: str, value: bytes | None, now: float) -> None:
+        if self.is_bridge:
+            self.advertiser.entry(node, key, value, now)
+
+    def _filter_entry(self, node: str, filter: str, present: bool) -> None:
+        if node != self.node:
+            bit = self.destinations.bit(NODE + node)
+            (self.interest.add if present else self.interest.remove)(filter, bit)
+        self.changed = True
+
+    def start_wait(self, now: float) -> Version:
+        """Somebody here waits for a receipt: the version of the own table that has to be installed."""
+        version = self.receipts.start(now)
+        self._entry(self.node, WAITING_KEY, b"", now)
+        return version
+
+    def stop_wait(self, now: float) -> None:
+        """Pair of start_wait."""
+        self.receipts.stop(now)
+        if self.tables.get(self.node, WAITING_KEY) is None:
+            self._entry(self.node, WAITING_KEY, None, now)
+
+    # -- members -------------------------------------------------------------------------------------------------
+
+    def live_members(self) -> set[str]:
+        """Members believed alive or suspect, this node included."""
+        return self._live
+
+    def _member_changed(self, notify: Notify, now: float) -> None:
+        node = notify.about
+        if notify.what in ("member_alive", "member_suspect"):
+            if node not in self._live:
+                self._live.add(node)
+                self.receipts.members_changed()
+                for key, value in list(self.tables.items(node)):
+                    self._entry(node, key, value, now)
+        elif notify.what in ("member_dead", "member_left") and node in self._live and node != self.node:
+            self._live.discard(node)
+            for key, _ in list(self.tables.items(node)):
+                self._entry(node, key, None, now)
+            self.routes.sibling_gone(node, now)
+            self.receipts.member_gone(node)
+            link = self.links.peers.get(node)
+            if link is not None and notify.what == "member_dead":
+                self.effects.append(CloseLink(link, Close.MEMBER_DEAD, "the region declared it dead; it may rejoin"))
+        self.changed = True
+
+    def peer_opened(self, session: LinkSession, now: float) -> None:
+        """A link to a member opened: greet it with membership, then routes and interest (in its table), then summaries."""
+        peer = session.peer
+        assert peer is not None
+        self.membership.linked(peer.node, peer.epoch, now)
+        self._take_membership(now)
+        self.routes.sibling_link(peer.node, True, IN_REGION_COST, now)
+        self.effects.append(Send(session.link, self.tables.digest(full=True)))
+        self.effects.append(Send(session.link, self.world.digest(full=True)))
+        self.receipts.resend(peer.node)
+        self.changed = True
+
+    def peer_closed(self, node: str, now: float) -> None:
+        """The link to a member is gone: its next hops leave use at once, whatever the member state says."""
+        self.membership.unlinked(node, now)
+        self.routes.sibling_link(node, False, IN_REGION_COST, now)
+        self.changed = True
+
+    # -- bridges -------------------------------------------------------------------------------------------------
+
+    def bridge_opened(self, session: LinkSession, now: float) -> None:
+        """A link to another region opened and its round trip is known: routes first, then interest digests."""
+        peer = session.peer
+        assert peer is not None
+        assert session.rtt_ms is not None
+        if not self.is_bridge:
+            self._become_bridge(now)
+        cost = session.terms.cost
+        self.routes.neighbour_up(session.link, peer.region, peer.node, session.terms.role, cost, session.rtt_ms, now)
+        self.effects.append(Send(session.link, self.world.digest(full=True)))
+        self.changed = True
+
+    def _become_bridge(self, now: float) -> None:
+        """The first link to another region: from here on this node exports the region's summary."""
+        self.is_bridge = True
+        for node in self._live:
+            for key, value in list(self.tables.items(node)):
+                if key[0] in (FILTER_KEY, GROUP_KEY):
+                    self.advertiser.entry(node, key, value, now)
+                elif key == WAITING_KEY:
+                    self.advertiser.waiting(node, self.tables.position(node), now)
+
+    def bridge_closed(self, link: int, now: float) -> None:
+        self.routes.neighbour_down(link, now)
+        self.changed = True
+
+    def bridges_of_region(self) -> list[str]:
+        """Nodes of this region that export its summary."""
+        prefix = f"{self.region}/"
+        return [owner[len(prefix) :] for owner in self.world.owners() if owner.startswith(prefix)]
+
+    # -- frames --------------------------------------------------------------------------------------------------
+
+    def receive(self, session: LinkSession, frame: wire.Frame, now: float) -> None:
+        """A control frame of an open link that is not the session's own."""
+        peer = session.peer_key
+        inside = peer.region == self.region
+        if inside:
+            self.membership.heard(peer.node, now)
+        match frame:
+            case Delta():
+                self._receive_delta(session, frame, inside, now)
+            case Digest():
+                if frame.scope is Scope.WORLD or inside:
+                    for reply in self._set(frame.scope).compare(frame):
+                        self.effects.append(Send(session.link, reply))
+            case Pull():
+                if frame.scope is Scope.WORLD or inside:
+                    for delta in self._set(frame.scope).answer(frame):
+                        self.effects.append(Send(session.link, delta))
+            case Held() if inside:
+                self.receipts.held(peer.node, frame, now)
+            case (
+                wire.Probe()
+                | wire.ProbeAck()
+                | wire.ProbeRequest()
+                | wire.ProbeNack()
+                | wire.Gossip()
+                | wire.Members()
+            ) if inside:
+                self.membership.receive(peer.node, frame, now)
+            case (
+                wire.Routes() | wire.RoutesAck() | wire.RoutesDigest() | wire.RoutesPull() | wire.SeqnoRequest()
+            ) if not inside:
+                self.routes.receive(session.link, frame, now)
+            case _:
+                where = "inside a region" if inside else "between regions"
+                session.refuse(Close.UNEXPECTED_FRAME, f"{type(frame).__name__} on a link {where}")
+
+    def _set(self, scope: Scope) -> TableSet:
+        return self.tables if scope is Scope.REGION else self.world
+
+    def _receive_delta(self, session: LinkSession, delta: Delta, inside: bool, now: float) -> None:
+        if delta.scope is Scope.REGION and not inside:
+            session.refuse(Close.UNEXPECTED_FRAME, "a table of the region from outside")
+            return
+        tables = self._set(delta.scope)
+        applied = tables.receive(delta, now)
+        if applied.outcome is Outcome.GAP:
+            position = tables.position(delta.owner)
+            at = (delta.owner, position.epoch, position.n) if position else (delta.owner, 0, 0)
+            self.effects.append(Send(session.link, Pull(delta.scope, (at,))))
+        elif applied.outcome is Outcome.REFUSED:
+            self.effects.append(Notify("table_refused", delta.owner, applied.reason, applied.detail))
+        if not applied.advanced:
+            return
+        if delta.scope is Scope.REGION:
+            if delta.owner in self._live:
+                for change in applied.changes:
+                    self._entry(change.owner, change.key, change.value, now)
+            self.receipts.region_changes(delta.owner, applied.changes, now)
+        else:
+            self._world_changed(delta.owner, applied.changes, now)
+            self._pass_on(session, delta, inside)
+
+    def _world_changed(self, owner: str, changes: Iterable[Change], now: float) -> None:
+        region, _, bridge = owner.partition("/")
+        if region != self.region:
+            for change in changes:
+                if change.key[0] in (FILTER_KEY, GROUP_KEY):
+                    try:
+                        value = None if change.value is None else _count.decode(change.value)
+                    except msgspec.DecodeError as error:
+                        self.effects.append(Notify("bad_entry", f"{owner} {change.key[:80]}", Close.MALFORMED, str(error)))
+                        continue
+                    self.reach.set_entry(region, bridge, change.key, value)
+                    self.changed = True
+        self.receipts.world_changes(owner, changes, self.bridges_of_region(), now)
+
+    def _pass_on(self, session: LinkSession, delta: Delta, inside: bool) -> None:
+        """Flood a newer summary: what came from outside goes to the region and to the other bridges, what came from a
+        sibling goes out over the own bridge links only."""
+        for link in self.links.bridges:
+            if link != session.link:
+                self.effects.append(Send(link, delta))
+        if not inside:
+            for link in self.links.peers.values():
+                self.effects.append(Send(link, delta))
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def settle(self, now: float) -> None:
+        """Bring the machines in step after a burst of frames or calls: routes into tables, news onto links."""
+        self._take_membership(now)
+        self._take_routes(now)
+        if self.is_bridge:
+            self.receipts.note_cover(self.world_owner)
+            self.receipts.attest(self._live, now)
+        self.effects.extend(self.receipts.effects)
+        self.receipts.effects.clear()
+        if self.tables.has_news or self.world.has_news:
+            if now - self._pushed_at >= NEWS_COALESCE_S:
+                self._push(now)
+            elif self._news_at is None:
+                self._news_at = self._pushed_at + NEWS_COALESCE_S
+
+    def _take_membership(self, now: float) -> None:
+        for effect in self.membership.drain():
+            self.effects.append(effect)
+            if isinstance(effect, Notify) and effect.what.startswith("member_"):
+                self._member_changed(effect, now)
+
+    def _take_routes(self, now: float) -> None:
+        for region, bridge, value in self.routes.take_published():
+            key = f"{ROUTE_KEY}{region}/{bridge}"
+            if value is None:
+                self.tables.delete(key, now)
+            else:
+                self.tables.put(key, _encode(value), now)
+        self.effects.extend(self.routes.drain())
+        if self.routes.fib_generation != self._fib_seen:
+            self._fib_seen = self.routes.fib_generation
+            self.changed = True
+            for region in set(self.reach.regions()) | set(self.routes.fib):
+                self.reach.set_live(region, self.routes.live_bridges(region))
+
+    def _push(self, now: float) -> None:
+        self._news_at = None
+        self._pushed_at = now
+        for delta in self.tables.news():
+            for link in self.links.peers.values():
+                self.effects.append(Send(link, delta))
+        for delta in self.world.news():
+            for link in (*self.links.bridges, *self.links.peers.values()):
+                self.effects.append(Send(link, delta))
+
+    def next_deadline(self) -> float:
+        due = [self._entropy_at, self._resync_at, self._housekeeping_at]
+        for at in (
+            self._news_at,
+            self.membership.next_deadline(),
+            self.routes.next_deadline(),
+            self.advertiser.next_deadline() if self.is_bridge else None,
+        ):
+            if at is not None:
+                due.append(at)
+        return min(due)
+
+    def handle_deadline(self, now: float) -> None:
+        """Let every machine do what is due."""
+        self.membership.handle_deadline(now)
+        self.routes.handle_deadline(now)
+        if self.is_bridge:
+            self.advertiser.handle_deadline(now)
+        if now >= self._entropy_at:
+            self._entropy_at = now + ANTI_ENTROPY_S * self._dice.uniform(0.9, 1.1)
+            if self.links.peers:
+                link = self._dice.choice(list(self.links.peers.values()))
+                self.effects.append(Send(link, self.tables.digest(full=False)))
+                self.effects.append(Send(link, self.world.digest(full=False)))
+        if now >= self._resync_at:
+            self._resync_at = now + RESYNC_S * self._dice.uniform(0.9, 1.1)
+            for bridge in self.links.bridges:
+                self.effects.append(Send(bridge, self.world.digest(full=False)))
+        if now >= self._housekeeping_at:
+            self._housekeeping_at = now + HOUSEKEEPING_S
+            self.tables.expire(now)
+            self.world.expire(now)
+        if self._news_at is not None and now >= self._news_at:
+            self._push(now)
+        self.settle(now)
+
+    def leave(self, now: float) -> None:
+        """Withdraw routes and tell the region; links are closed by the caller once they are empty."""
+        self.routes.retract_all(now)
+        self.membership.leave(now)
+        self.settle(now)
+
+    def own_position(self) -> Version:
+        """Where the own REGION table stands."""
+        return self.tables.position(self.node) or Version(self.settings.epoch, 0)
+
+    def attested_regions(self) -> set[str]:
+        """Regions that wrote receipts: for views."""
+        return {
+            owner.partition("/")[0]
+            for owner in self.world.owners()
+            if any(key[0] == HOLDS_KEY for key, _ in self.world.items(owner))
+        }

@@ -1,0 +1,531 @@
+"""One node's decisions, whole: sessions, control plane and data plane composed into one sans-IO machine.
+
+The trio shell (`mesh.node.runner`) and the simulator (`mesh.testing.sim`) run exactly this. Decides which links may stay
+(names, duplicates, who may dial in) and the order in which the machines hear of things. Time and bytes come from outside.
+Invariant: a link is in `links` exactly while its session is open.
+Source: design pages "Architecture" (Sans-IO machines) and "Routing" (Identity, Membership, Between regions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mesh.core.counters import Counters
+from mesh.core.effects import CloseLink, Effect, Notify, Send
+from mesh.core.forwarding import Forwarder, Published
+from mesh.core.inboxes import INBOX, NOTICE, Ended, Inboxes, ReplyTo
+from mesh.core.interest import Destinations, InterestIndex
+from mesh.core.plan import Links, Planner
+from mesh.core.session import Identity, LinkSession, Queued, SessionState, Terms
+from mesh.core.subscriptions import SubscriptionIndex
+from mesh.model.dice import Dice
+from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Delivery, Event, NewEvent
+from mesh.model.ids import NodeKey
+from mesh.model.reasons import Close, Drop
+from mesh.node.control import ControlPlane
+from mesh.node.settings import NodeSettings
+from mesh.wire import frames as wire
+from mesh.wire.frames import BatchHeader, Data, LinkKind
+
+HOLDER_ANSWERS_S = 1.0
+"""How long the present holder of a name has to show that it lives before a newcomer takes over."""
+HOUSEKEEPING_S = 60.0
+
+
+@dataclass(slots=True)
+class Challenge:
+    """A second process claims a name that an open link holds: the holder was asked to answer until `deadline`."""
+
+    newcomer: LinkSession
+    holder: LinkSession
+    asked_at: float
+    deadline: float
+
+
+class NodeMachine:
+    """Args:
+        settings: who this is. dice: its only source of chance. now: monotonic seconds.
+    Results to take after each call: `drain()` (effects, Send and CloseLink name links by number), `take_deliveries()`,
+    `take_ready()` (links with batches to `pull`), `take_ended()` (requests), `take_questions()` (mail from other nodes).
+    Raises: KeyError or ValueError on misuse by the caller; never for what a peer sent.
+    """
+
+    def __init__(self, settings: NodeSettings, dice: Dice, now: float) -> None:
+        self.settings = settings
+        self.key = NodeKey(settings.region, settings.node)
+        self.identity = Identity(
+            settings.region, settings.node, settings.instance, settings.epoch, settings.software, settings.address
+        )
+        self.counters = Counters()
+        self.sessions: dict[int, LinkSession] = {}
+        self.links = Links()
+        self.destinations = Destinations()
+        self.interest = InterestIndex()
+        self.subscriptions = SubscriptionIndex()
+        self.control = ControlPlane(
+            settings,
+            dice,
+            links=self.links,
+            destinations=self.destinations,
+            interest=self.interest,
+            now=now,
+        )
+        self.planner = Planner(
+            settings.region,
+            settings.node,
+            destinations=self.destinations,
+            interest=self.interest,
+            subscriptions=self.subscriptions,
+            links=self.links,
+            fib=lambda: self.control.routes.fib,
+        )
+        self.forwarder = Forwarder(
+            settings.region,
+            settings.node,
+            settings.epoch,
+            planner=self.planner,
+            sessions=self.sessions,
+            limits=settings.limits,
+            counters=self.counters,
+        )
+        self.inboxes = Inboxes(settings.limits)
+        self.draining = False
+        self._challenges: list[Challenge] = []
+        self._questions: list[tuple[BatchHeader, Event]] = []
+        self._effects: list[Effect] = []
+        self._next_link = 0
+        self._session_deadline = float("inf")
+        self._housekeeping_at = now + HOUSEKEEPING_S
+
+    # -- links ---------------------------------------------------------------------------------------------------
+
+    def link_connected(self, *, dialled: bool, terms: Terms, wall_ms: int, now: float) -> int:
+        """A transport connected: begin a session and return its link number."""
+        self._next_link += 1
+        link = self._next_link
+        session = LinkSession(
+            link,
+            dialled=dialled,
+            local=self.identity,
+            terms=terms,
+            limits=self.settings.limits,
+            wall_ms=wall_ms,
+            now=now,
+        )
+        self.sessions[link] = session
+        self._after_session(session, now)
+        return link
+
+    def link_lost(self, link: int, reason: Close, detail: str, now: float) -> None:
+        """The transport ended. Idempotent: a link this machine closed itself is already gone."""
+        session = self.sessions.get(link)
+        if session is not None:
+            self._gone(session, reason, detail, now)
+            self._settle(now)
+
+    def receive(self, link: int, frames: Iterable[wire.Frame], now: float) -> None:
+        """A burst of frames from one link, in order. Batches that this makes wait in the links until pulled."""
+        session = self.sessions.get(link)
+        if session is None:
+            return
+        for frame in frames:
+            if isinstance(frame, Data):
+                self._receive_data(session, frame, now)
+            else:
+                self._receive_control(session, frame, now)
+            if session.state is SessionState.CLOSED:
+                break
+        self._after_session(session, now)
+        self._settle(now)
+
+    def _receive_data(self, session: LinkSession, frame: Data, now: float) -> None:
+        header = frame.header
+        if not session.received(header, len(frame.body), now):
+            return
+        problem = self._batch_problem(session, header)
+        if problem:
+            session.refuse(Close.PROTOCOL_ERROR, problem)
+        else:
+            self.forwarder.receive(session, header, frame.body, now)
+
+    def _batch_problem(self, session: LinkSession, header: BatchHeader) -> str:
+        """What a correct peer never sends, or ""."""
+        limits = self.settings.limits
+        between = header.leg is wire.Leg.BRIDGE
+        if between != (session.kind is LinkKind.BRIDGE):
+            return f"a {header.leg.name} batch on a {session.kind.name} link"
+        if len(header.regions) > limits.regions or len(header.path) > limits.path_regions:
+            return "destination set or path too long"
+        if between and (not header.path or header.path[-1] != session.peer_key.region):
+            return "the path does not end with the region it came from"
+        if len(header.tried) > limits.tried_regions or len(header.groups) > limits.regions:
+            return "too many groups or tried regions"
+        if header.hops_left < 0 or header.count <= 0 or header.remaining_ms < 0:
+            return "a count out of range"
+        return ""
+
+    def _receive_control(self, session: LinkSession, frame: wire.Frame, now: float) -> None:
+        measured = session.rtt_ms is not None
+        if not session.receive(frame, now):
+            self.control.receive(session, frame, now)
+            return
+        if isinstance(frame, wire.Open) and session.peer is not None and session.state is SessionState.OPENING:
+            self._admit(session, now)
+        elif isinstance(frame, wire.CloseLink):
+            self._gone(session, _close_reason(frame.reason), frame.detail, now, by_peer=True)
+        elif isinstance(frame, wire.Heard) and session.rtt_ms is not None and session.kind is LinkKind.BRIDGE:
+            if measured:
+                self.control.routes.neighbour_rtt(session.link, session.rtt_ms, now)
+            else:
+                self.links.bridges[session.link] = session.peer_key.region
+                self.control.bridge_opened(session, now)
+
+    def _after_session(self, session: LinkSession, now: float) -> None:
+        """Carry out what a session decided, and remember its deadline."""
+        effects = session.drain()
+        self._effects.extend(effects)
+        for effect in effects:
+            if isinstance(effect, CloseLink):
+                self._gone(session, effect.reason, effect.detail, now)
+        deadline = session.next_deadline()
+        if deadline is not None and deadline < self._session_deadline:
+            self._session_deadline = deadline
+
+    # -- admission -----------------------------------------------------------------------------------------------
+
+    def _admit(self, session: LinkSession, now: float) -> None:
+        """The peer's Open is in order by itself: is there room for it beside the other links?"""
+        peer = session.peer
+        assert peer is not None
+        if session.peer_key == self.key:
+            session.refuse(Close.NAME_IN_USE, f"{self.key} runs here, at {self.settings.address or 'an address it does not tell'}")
+            return
+        refusal = self._not_welcome(session)
+        if refusal is not None:
+            session.refuse(*refusal)
+            return
+        holder = self._link_to(session.peer_key)
+        if holder is None:
+            self._accept(session, now)
+            return
+        assert holder.peer is not None
+        if holder.peer.instance == peer.instance:
+            self._one_of_two(holder, session, now)
+        elif holder.peer.epoch >= peer.epoch:
+            session.refuse(Close.OLD_EPOCH, f"a newer process of {session.peer_key} is linked")
+        else:
+            holder.ask_alive(now)
+            self._after_session(holder, now)
+            self._challenges.append(Challenge(session, holder, now, now + HOLDER_ANSWERS_S))
+
+    def _not_welcome(self, session: LinkSession) -> tuple[Close, str] | None:
+        peer = session.peer
+        assert peer is not None
+        if self.draining:
+            return Close.DRAINING, "this node is leaving"
+        if len(self.sessions) > self.settings.limits.peer_links:
+            return Close.LIMIT, "peer_links"
+        if session.kind is LinkKind.PEER:
+            known = self.control.membership.members().get(peer.node)
+            if known is not None and known.epoch > peer.epoch:
+                return Close.OLD_EPOCH, f"the region knows a newer process of {session.peer_key}"
+        elif not session.dialled and self.settings.accept == "listed" and peer.region not in self.settings.bridges:
+            return Close.REGION_NOT_LISTED, f"region {peer.region} is not in a [[bridge]] here"
+        return None
+
+    def _link_to(self, key: NodeKey) -> LinkSession | None:
+        """The open link to a node, if there is one."""
+        if key.region == self.key.region:
+            link = self.links.peers.get(key.node)
+            return None if link is None else self.sessions.get(link)
+        return next((s for s in self.sessions.values() if s.is_open and s.peer_key == key), None)
+
+    def _one_of_two(self, old: LinkSession, new: LinkSession, now: float) -> None:
+        """A pair keeps one link: the one dialled by the smaller (region, id); of two from the same end the older one."""
+        smaller_is_me = self.key < new.peer_key
+        if new.dialled == old.dialled or new.dialled != smaller_is_me:
+            new.refuse(Close.DUPLICATE_LINK, "this pair is linked already")
+        else:
+            old.refuse(Close.DUPLICATE_LINK, "the link dialled by the smaller name is kept")
+            self._after_session(old, now)
+            self._accept(new, now)
+
+    def _accept(self, session: LinkSession, now: float) -> None:
+        peer = session.peer
+        assert peer is not None
+        terms = None if session.dialled else self.settings.bridges.get(peer.region, Terms())
+        session.accept(now, terms)
+        if session.kind is LinkKind.PEER:
+            self.links.peers[peer.node] = session.link
+            self.control.peer_opened(session, now)
+        self._effects.append(Notify("link_opened", str(session.peer_key), "", "", {"link": session.link}))
+
+    def _gone(self, session: LinkSession, reason: Close, detail: str, now: float, *, by_peer: bool = False) -> None:
+        """A session ended, for whatever reason: out of every table, what it queued goes elsewhere or is counted."""
+        if self.sessions.pop(session.link, None) is None:
+            return
+        was_open = session.state is SessionState.OPEN or self._is_linked(session)
+        session.state = SessionState.CLOSED
+        self._challenges = [c for c in self._challenges if c.newcomer is not session]
+        about = str(session.peer_key) if session.peer is not None else f"link {session.link}"
+        data: dict[str, object] = {"link": session.link, "by_peer": by_peer, "was_open": was_open}
+        self._effects.append(Notify("link_closed", about, reason, detail, data))
+        if not was_open:
+            return
+        key = session.peer_key
+        if self.links.peers.get(key.node) == session.link and key.region == self.key.region:
+            del self.links.peers[key.node]
+            self.control.peer_closed(key.node, now)
+        elif self.links.bridges.pop(session.link, None) is not None:
+            self.control.bridge_closed(session.link, now)
+        self._plans_changed(now)
+        self.forwarder.link_gone(session, now)
+
+    def _is_linked(self, session: LinkSession) -> bool:
+        if session.peer is None:
+            return False
+        return session.link in self.links.bridges or self.links.peers.get(session.peer.node) == session.link
+
+    def _plans_changed(self, now: float) -> None:
+        self.control.settle(now)
+        self.control.changed = False
+        self.forwarder.invalidate(now)
+
+    # -- clients -------------------------------------------------------------------------------------------------
+
+    def publish(self, events: Sequence[NewEvent], now: float) -> list[Published]:
+        """Take events in. Topics must be checked. Raises ValueError while draining."""
+        if self.draining:
+            raise ValueError("draining")
+        return self.forwarder.publish(events, None, now)
+
+    def subscribe(self, session: int, sid: int, filter: str, group: str, now: float) -> None:
+        """Add a client's subscription. The filter must be checked. Raises ValueError when the sid is taken."""
+        for change in self.subscriptions.subscribe(session, sid, filter, group):
+            self.control.interest_changed(*change, now)
+        self.control.changed = True
+        self._settle(now)
+
+    def unsubscribe(self, session: int, sid: int, now: float) -> None:
+        """Remove a client's subscription. Raises KeyError when there is none."""
+        for change in self.subscriptions.unsubscribe(session, sid):
+            self.control.interest_changed(*change, now)
+        self.control.changed = True
+        self._settle(now)
+
+    def drop_session(self, session: int, now: float) -> None:
+        """A client went away. Idempotent."""
+        for change in self.subscriptions.drop_session(session):
+            self.control.interest_changed(*change, now)
+        self.control.changed = True
+        self._settle(now)
+
+    def request(self, event: NewEvent, timeout_s: float, now: float) -> str:
+        """Publish a request. Returns the inbox under which it will end (`take_ended`). Raises ValueError when too many wait."""
+        if self.draining:
+            raise ValueError("draining")
+        inbox = self.inboxes.open(timeout_s, now)
+        reply_to = ReplyTo(self.key.region, self.key.node, inbox)
+        published = self.forwarder.publish([event], (str(reply_to), inbox), now)[0]
+        plan = published.plan
+        places = {f"r/{region}" for region in plan.regions} | {f"n/{node}" for node in plan.nodes}
+        places |= {f"g/{a.group}/{a.filter}" for a in published.assigned}
+        if plan.local:
+            places.add("local")
+        reasons = [(u.region if not u.node else f"{u.region}/{u.node}", u.reason.value) for u in plan.unreached]
+        reasons += [(f"{group}/{filter}", Drop.NO_MEMBERS.value) for group, filter in plan.groups if not published.assigned]
+        self.inboxes.sent(inbox, places, reasons)
+        return inbox
+
+    def reply(self, reply_to: ReplyTo, correlation: str, event: NewEvent, now: float) -> Drop | None:
+        """Send a reply towards a waiting request. Returns why not, or None."""
+        mail = Event(
+            0, INBOX + reply_to.inbox, event.key, event.ttl_ms, ("", correlation), event.attributes, event.data
+        )
+        why = self.forwarder.send_to(reply_to.region, reply_to.node, mail, now)
+        self._settle(now)
+        return why
+
+    def ask(self, region: str, node: str, topic: str, data: bytes, extra: tuple[str, ...], now: float) -> Drop | None:
+        """Send this node's own mail to another node (`take_questions` there). Returns why not, or None."""
+        why = self.forwarder.send_to(region, node, Event(0, topic, "", 0, extra, (), data), now)
+        self._settle(now)
+        return why
+
+    # -- results -------------------------------------------------------------------------------------------------
+
+    def take_deliveries(self) -> dict[int, list[Delivery]]:
+        """Deliveries by client session since the last call."""
+        deliveries = self.forwarder.deliveries
+        if deliveries:
+            self.forwarder.deliveries = {}
+        return deliveries
+
+    def take_ready(self) -> set[int]:
+        """Links that have batches to pull."""
+        ready = self.forwarder.ready
+        if ready:
+            self.forwarder.ready = set()
+        return ready
+
+    def take_ended(self) -> list[Ended]:
+        """Requests that ended."""
+        ended, self.inboxes.ended = self.inboxes.ended, []
+        return ended
+
+    def take_questions(self) -> list[tuple[BatchHeader, Event]]:
+        """Mail for this node that is neither a reply nor a notice."""
+        questions, self._questions = self._questions, []
+        return questions
+
+    def pull(self, link: int, now: float) -> Queued | None:
+        """The next batch for a link that may be sent now; expired ones are counted on the way."""
+        session = self.sessions.get(link)
+        while session is not None:
+            item = session.pull(now)
+            if item is None or item.header.remaining_ms >= 0:
+                return item
+            self.counters.drop(Drop.EXPIRED, item.weight)
+        return None
+
+    def drain(self) -> list[Effect]:
+        """Effects since the last call; names of members are translated, frames for links that are gone vanish with them."""
+        effects, self._effects = self._effects, []
+        if self.control.effects:
+            effects += self.control.effects
+            self.control.effects = []
+        resolved: list[Effect] = []
+        for effect in effects:
+            if isinstance(effect, Notify):
+                resolved.append(effect)
+                continue
+            link = self.links.peers.get(effect.to) if isinstance(effect.to, str) else effect.to
+            if link is None:
+                continue
+            if isinstance(effect, Send):
+                resolved.append(Send(link, effect.frame) if link != effect.to else effect)
+            else:
+                resolved.append(CloseLink(link, effect.reason, effect.detail))
+        return resolved
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def flush(self, now: float) -> None:
+        """What was waiting to be read has been read: open batches go to their links."""
+        self.forwarder.flush(now)
+
+    def next_deadline(self) -> float:
+        due = min(self.control.next_deadline(), self._session_deadline, self._housekeeping_at)
+        inbox = self.inboxes.next_deadline()
+        if inbox is not None:
+            due = min(due, inbox)
+        for challenge in self._challenges:
+            due = min(due, challenge.deadline)
+        return due
+
+    def handle_deadline(self, now: float) -> None:
+        """Do what is due, in every machine."""
+        if now >= self._session_deadline:
+            self._session_deadline = float("inf")
+            for session in list(self.sessions.values()):
+                session.handle_deadline(now)
+                self._after_session(session, now)
+        for challenge in [c for c in self._challenges if c.deadline <= now]:
+            self._end_challenge(challenge, now)
+        self.control.handle_deadline(now)
+        self.inboxes.handle_deadline(now)
+        if now >= self._housekeeping_at:
+            self._housekeeping_at = now + HOUSEKEEPING_S
+            self.forwarder.dedupe.expire(now)
+        self._settle(now)
+
+    def _end_challenge(self, challenge: Challenge, now: float) -> None:
+        """The holder had its time: it answered and keeps the name, or the newcomer takes over."""
+        self._challenges.remove(challenge)
+        newcomer, holder = challenge.newcomer, challenge.holder
+        if holder.is_open and holder.last_heard > challenge.asked_at:
+            assert holder.peer is not None
+            where = holder.peer.address or "an address it does not tell"
+            newcomer.refuse(Close.NAME_IN_USE, f"{newcomer.peer_key} is alive at {where}")
+        else:
+            holder.refuse(Close.OLD_EPOCH, "a newer process took over the name")
+            self._after_session(holder, now)
+            self._accept(newcomer, now)
+        self._after_session(newcomer, now)
+
+    def _settle(self, now: float) -> None:
+        """After every burst: mail, notices, tables, plans."""
+        forwarder = self.forwarder
+        if forwarder.mail:
+            mail, forwarder.mail = forwarder.mail, []
+            for header, event in mail:
+                self._take_mail(header, event)
+        if forwarder.unserved:
+            unserved, forwarder.unserved = forwarder.unserved, []
+            for header, event, reason, group in unserved:
+                self._notice(header, event, reason, group, now)
+        self.control.settle(now)
+        for effect in self.control.effects:
+            if isinstance(effect, CloseLink):
+                link = self.links.peers.get(effect.to) if isinstance(effect.to, str) else effect.to
+                session = self.sessions.get(link) if link is not None else None
+                if session is not None:
+                    session.state = SessionState.CLOSED
+                    self._effects.append(CloseLink(session.link, effect.reason, effect.detail))
+                    self._gone(session, effect.reason, effect.detail, now)
+        self.control.effects, kept = [], [e for e in self.control.effects if not isinstance(e, CloseLink)]
+        self._effects.extend(kept)
+        if self.control.changed:
+            self.control.changed = False
+            forwarder.invalidate(now)
+
+    def _take_mail(self, header: BatchHeader, event: Event) -> None:
+        if event.topic.startswith((INBOX, NOTICE)):
+            why = self.inboxes.mail(header, event)
+            if why is not None:
+                self.counters.drop(why, 1)
+        else:
+            self._questions.append((header, event))
+
+    def _notice(self, header: BatchHeader, event: Event, reason: Drop, group: str, now: float) -> None:
+        """Tell the origin that its request, or its group's event, found nobody here."""
+        reply_to = event.extra[EXTRA_REPLY_TO] if event.extra is not None else ""
+        if not reply_to:
+            return
+        try:
+            to = ReplyTo.parse(reply_to)
+        except ValueError:
+            return
+        assert event.extra is not None
+        correlation = event.extra[EXTRA_CORRELATION]
+        notice = Event(0, NOTICE + to.inbox, group, 0, ("", correlation), (), reason.encode())
+        self.forwarder.send_to(to.region, to.node, notice, now)
+
+    # -- leaving -------------------------------------------------------------------------------------------------
+
+    def leave(self, now: float) -> None:
+        """Begin to leave: nothing new is taken in, routes are withdrawn, the region is told. Queues still empty."""
+        self.draining = True
+        self.forwarder.flush(now)
+        self.control.leave(now)
+        self._settle(now)
+
+    def close_links(self, now: float) -> None:
+        """End of leaving: close every link with `draining`."""
+        for session in list(self.sessions.values()):
+            session.refuse(Close.DRAINING, "this node leaves")
+            self._after_session(session, now)
+
+    @property
+    def queued_bytes(self) -> int:
+        """What still waits in links, for a drain to watch."""
+        return sum(session.queued_bytes for session in self.sessions.values())
+
+
+def _close_reason(text: str) -> Close:
+    """The reason a peer named, or PEER_CLOSED for one this release does not know."""
+    try:
+        return Close(text)
+    except ValueError:
+        return Close.PEER_CLOSED
