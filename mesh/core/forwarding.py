@@ -277,8 +277,8 @@ class Forwarder:
         member = self.planner.subscriptions.next_in_group(group, filter)
         if member is None:
             return False
-        session, sids = member
-        self._hand_over(session, event, sids[:1], origin, path, redelivered)
+        session, sid = member
+        self._hand_over(session, event, (sid,), origin, path, redelivered)
         return True
 
     # -- batches from links --------------------------------------------------------------------------------------
@@ -356,7 +356,6 @@ class Forwarder:
         only_group = bool(header.flags & Flag.GROUP_ONLY)
         mine = [group for group in header.groups if group[2] == self.region]
         shares: dict[tuple[str, Groups], list[Event]] = {}
-        own: list[Event] = []
         for event in events:
             plan = self._region_plans.get(event.topic) or self.region_plan(event.topic)
             nodes: dict[str, list[tuple[str, str, str]]] = {}
@@ -376,11 +375,10 @@ class Forwarder:
                 self._nobody(header, event)
             for name, groups in nodes.items():
                 shares.setdefault((name, tuple(groups)), []).append(event)
-        for (name, groups), share in shares.items():
-            local = replace(header, leg=Leg.LOCAL, regions=(self.region,), groups=groups, count=len(share))
+        for (name, assigned), share in shares.items():
+            local = replace(header, leg=Leg.LOCAL, regions=(self.region,), groups=assigned, count=len(share))
             if name == self.node:
-                own = share
-                self._deliver_events(local, own, now)
+                self._deliver_events(local, share, now)
             else:
                 whole = len(share) == len(events)
                 self._offer(self.planner.links.peers[name], local, body if whole else encode_body(share), now)

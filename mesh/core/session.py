@@ -91,6 +91,16 @@ class Flow:
     bytes_in: int = 0
     dropped_no_credit: int = 0
 
+    def add(self, other: Flow) -> None:
+        """Add another link's counts to these."""
+        self.batches_out += other.batches_out
+        self.events_out += other.events_out
+        self.bytes_out += other.bytes_out
+        self.batches_in += other.batches_in
+        self.events_in += other.events_in
+        self.bytes_in += other.bytes_in
+        self.dropped_no_credit += other.dropped_no_credit
+
 
 class LinkSession:
     """The machine of one link.
@@ -330,6 +340,11 @@ class LinkSession:
     def congested(self) -> bool:
         """Whether batches wait for credit: a queue group prefers other members then."""
         return bool(self.queue) and not self._has_credit(self.queue[0])
+
+    @property
+    def credit_left(self) -> int:
+        """Body bytes the peer still lets us send."""
+        return max(0, self._may_bytes - self.flow.bytes_out)
 
     def _has_credit(self, item: Queued) -> bool:
         flow = self.flow

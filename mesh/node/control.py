@@ -30,6 +30,8 @@ from mesh.wire import frames as wire
 from mesh.wire.frames import Delta, Digest, Held, Pull, Scope
 
 ROUTE_KEY = "r"
+BRIDGE_KEY = "b"
+"""In a WORLD table: its owner is a bridge, even while its region wants nothing."""
 NEWS_COALESCE_S = 0.02
 """A node's first change goes out at once; those of the next 20 ms go together."""
 ANTI_ENTROPY_S = 1.0
@@ -40,7 +42,7 @@ HOUSEKEEPING_S = 60.0
 IN_REGION_COST = 1
 
 _encode = msgspec.msgpack.encode
-_route = msgspec.msgpack.Decoder(tuple[int, int, int, tuple[str, ...]])
+_route = msgspec.msgpack.Decoder(tuple[int, int, int, tuple[str, ...], str])
 _count = msgspec.msgpack.Decoder(int)
 
 
@@ -215,6 +217,7 @@ class ControlPlane:
     def _become_bridge(self, now: float) -> None:
         """The first link to another region: from here on this node exports the region's summary."""
         self.is_bridge = True
+        self.world.put(BRIDGE_KEY, _encode(1), now)
         for node in self._live:
             for key, value in list(self.tables.items(node)):
                 if key[0] in (FILTER_KEY, GROUP_KEY):
@@ -261,6 +264,8 @@ class ControlPlane:
                 | wire.Members()
             ) if inside:
                 self.membership.receive(peer.node, frame, now)
+            case wire.SeqnoRequest() if inside:
+                self.routes.receive_sibling(peer.node, frame, now)
             case (
                 wire.Routes() | wire.RoutesAck() | wire.RoutesDigest() | wire.RoutesPull() | wire.SeqnoRequest()
             ) if not inside:
@@ -278,12 +283,10 @@ class ControlPlane:
             return
         tables = self._set(delta.scope)
         applied = tables.receive(delta, now)
-        if applied.outcome is Outcome.GAP:
-            position = tables.position(delta.owner)
-            at = (delta.owner, position.epoch, position.n) if position else (delta.owner, 0, 0)
-            self.effects.append(Send(session.link, Pull(delta.scope, (at,))))
-        elif applied.outcome is Outcome.REFUSED:
-            self.effects.append(Notify("table_refused", delta.owner, applied.reason, applied.detail))
+        if applied.pull is not None:
+            self.effects.append(Send(session.link, applied.pull))
+        if applied.outcome is Outcome.REFUSED:
+            self.effects.append(Notify("table_refused", delta.owner[:130], applied.reason or ""))
         if not applied.advanced:
             return
         if delta.scope is Scope.REGION:
@@ -293,7 +296,8 @@ class ControlPlane:
             self.receipts.region_changes(delta.owner, applied.changes, now)
         else:
             self._world_changed(delta.owner, applied.changes, now)
-            self._pass_on(session, delta, inside)
+            for frame in applied.chain:
+                self._pass_on(session, frame, inside)
 
     def _world_changed(self, owner: str, changes: Iterable[Change], now: float) -> None:
         region, _, bridge = owner.partition("/")

@@ -17,11 +17,11 @@ from mesh.core.forwarding import Forwarder, Published
 from mesh.core.inboxes import INBOX, NOTICE, Ended, Inboxes, ReplyTo
 from mesh.core.interest import Destinations, InterestIndex
 from mesh.core.plan import Links, Planner
-from mesh.core.session import Identity, LinkSession, Queued, SessionState, Terms
+from mesh.core.session import Flow, Identity, LinkSession, Queued, SessionState, Terms
 from mesh.core.subscriptions import SubscriptionIndex
 from mesh.model.dice import Dice
 from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Delivery, Event, NewEvent
-from mesh.model.ids import NodeKey
+from mesh.model.ids import NodeKey, Version
 from mesh.model.reasons import Close, Drop
 from mesh.node.control import ControlPlane
 from mesh.node.settings import NodeSettings
@@ -91,6 +91,8 @@ class NodeMachine:
         )
         self.inboxes = Inboxes(settings.limits)
         self.draining = False
+        self.totals = Flow()
+        """What links that are gone carried."""
         self._challenges: list[Challenge] = []
         self._questions: list[tuple[BatchHeader, Event]] = []
         self._effects: list[Effect] = []
@@ -265,6 +267,7 @@ class NodeMachine:
         """A session ended, for whatever reason: out of every table, what it queued goes elsewhere or is counted."""
         if self.sessions.pop(session.link, None) is None:
             return
+        self.totals.add(session.flow)
         was_open = session.state is SessionState.OPEN or self._is_linked(session)
         session.state = SessionState.CLOSED
         self._challenges = [c for c in self._challenges if c.newcomer is not session]
@@ -321,6 +324,17 @@ class NodeMachine:
         self.control.changed = True
         self._settle(now)
 
+    def start_wait(self, now: float) -> Version:
+        """A client waits for a receipt: the version of this node's table that has to be installed. Pair with stop_wait."""
+        wanted = self.control.start_wait(now)
+        self._settle(now)
+        return wanted
+
+    def stop_wait(self, now: float) -> None:
+        """Pair of start_wait."""
+        self.control.stop_wait(now)
+        self._settle(now)
+
     def request(self, event: NewEvent, timeout_s: float, now: float) -> str:
         """Publish a request. Returns the inbox under which it will end (`take_ended`). Raises ValueError when too many wait."""
         if self.draining:
@@ -334,7 +348,8 @@ class NodeMachine:
         if plan.local:
             places.add("local")
         reasons = [(u.region if not u.node else f"{u.region}/{u.node}", u.reason.value) for u in plan.unreached]
-        reasons += [(f"{group}/{filter}", Drop.NO_MEMBERS.value) for group, filter in plan.groups if not published.assigned]
+        served = {(a.group, a.filter) for a in published.assigned}
+        reasons += [("/".join(group), Drop.NO_MEMBERS.value) for group in plan.groups if group not in served]
         self.inboxes.sent(inbox, places, reasons)
         return inbox
 

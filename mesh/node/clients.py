@@ -1,0 +1,288 @@
+"""The node as client protocols see it: `mesh.node.service.Service` over the machine.
+
+Decides nothing about events; keeps client sessions, waiting requests and waiting receipts, and turns the machine's answers
+into the values of the service page.
+Invariant: a session is known to the machine exactly while it is in `sessions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import trio
+
+from federation.core.receipts import Status
+from mesh.core.forwarding import Published
+from mesh.core.inboxes import Ended, ReplyTo
+from mesh.model.event import Delivery, Event, NewEvent
+from mesh.model.ids import BadName, MeshId, NodeKey, SessionId, Version, check_name
+from mesh.model.reasons import Close, Drop, NotDelivered
+from mesh.model.topic import TopicError, check_filter, parse_share
+from mesh.node.service import Answer, Missing, Outcome, Receipt, RefusedError, RegionReason, Sink, Wait
+
+if TYPE_CHECKING:
+    from mesh.node.runner import Node
+
+
+@dataclass(slots=True)
+class Session:
+    """One client connection. since: RFC 3339, for views; opened: monotonic seconds."""
+
+    sink: Sink
+    protocol: str
+    name: str
+    since: str
+    opened: float
+
+
+class Clients:
+    """Service of one node. Not safe to call from other threads."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._machine = node.machine
+        self.sessions: dict[int, Session] = {}
+        self._next = 0
+        self._requests: dict[str, tuple[trio.Event, list[Ended]]] = {}
+        self._receipts = trio.Event()
+
+    @property
+    def key(self) -> NodeKey:
+        return self._node.key
+
+    @property
+    def draining(self) -> bool:
+        return self._node.draining
+
+    # -- sessions ------------------------------------------------------------------------------------------------
+
+    def open_session(self, sink: Sink, *, protocol: str, name: str) -> SessionId:
+        """See Service. Raises RefusedError when the node drains or has too many clients."""
+        self._check_draining()
+        limits = self._node.settings.limits
+        if len(self.sessions) >= limits.client_connections:
+            raise RefusedError("MESH-E017", f"{limits.client_connections} clients are connected", status=503)
+        self._next += 1
+        since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        self.sessions[self._next] = Session(sink, protocol, name, since, trio.current_time())
+        return SessionId(self._next)
+
+    def close_session(self, session: SessionId, reason: Close) -> None:
+        """See Service."""
+        if self.sessions.pop(session, None) is not None:
+            self._machine.drop_session(session, trio.current_time())
+            self._node.after_call()
+
+    def close_all(self, reason: Close, detail: str) -> None:
+        """Tell every client; their connections end by themselves."""
+        for session in list(self.sessions.values()):
+            session.sink.close(reason, detail)
+
+    def deliver(self, deliveries: Mapping[int, Sequence[Delivery]]) -> None:
+        """Hand deliveries to their connections; for one that just closed they are counted."""
+        for number, batch in deliveries.items():
+            session = self.sessions.get(number)
+            if session is None:
+                self.count_drop(Drop.SESSION_CLOSED, len(batch))
+            else:
+                session.sink.deliver(batch)
+
+    # -- publishing ----------------------------------------------------------------------------------------------
+
+    def _check_draining(self) -> None:
+        if self._node.draining:
+            raise RefusedError("MESH-E016", "this node is leaving the mesh", status=503)
+
+    def publish(self, events: Sequence[NewEvent]) -> list[Outcome]:
+        """See Service."""
+        self._check_draining()
+        published = self._machine.publish(events, trio.current_time())
+        self._node.flush_soon()
+        self._hand_over()
+        region, node, epoch = self.key.region, self.key.node, self._machine.settings.epoch
+        return [self._outcome(MeshId(region, node, epoch, one.seq), one) for one in published]
+
+    def _hand_over(self) -> None:
+        deliveries = self._machine.take_deliveries()
+        if deliveries:
+            self.deliver(deliveries)
+
+    def _outcome(self, mesh_id: MeshId, published: Published) -> Outcome:
+        plan = published.plan
+        own = self.key.region
+        regions = plan.regions
+        local = len(plan.local) + len(plan.nodes)
+        groups: tuple[tuple[str, str], ...] = ()
+        if published.assigned:
+            groups = tuple((a.group, a.region) for a in published.assigned)
+            regions = tuple(sorted({*regions, *(a.region for a in published.assigned if a.region != own)}))
+            local += sum(1 for a in published.assigned if a.region == own)
+        reasons = tuple(RegionReason(u.region, u.reason.value, u.detail) for u in plan.unreached)
+        if not regions and not local and not reasons:
+            why = Drop.NO_MEMBERS.value if plan.groups else NotDelivered.NO_INTEREST.value
+            reasons = (RegionReason("", why, "nobody in the mesh subscribes to this topic"),)
+        return Outcome(mesh_id, regions, local, groups, reasons)
+
+    # -- subscribing ---------------------------------------------------------------------------------------------
+
+    def subscribe(self, session: SessionId, sid: int, filter: str, group: str = "") -> None:
+        """See Service."""
+        self._check_draining()
+        limits = self._node.settings.limits
+        if session not in self.sessions:
+            raise RefusedError("MESH-E011", "this session is closed", status=400)
+        try:
+            if filter.startswith("$share/"):
+                shared, filter = parse_share(filter)
+                if group and shared and shared != group:
+                    raise RefusedError("MESH-E002", f"group {group!r} and $share group {shared!r} differ")
+                group = shared or group
+            check_filter(filter)
+            if group:
+                check_name(group, "group")
+        except (TopicError, BadName) as error:
+            raise RefusedError("MESH-E002", str(error)) from None
+        if len(self._machine.subscriptions.of_session(session)) >= limits.session_subscriptions:
+            raise RefusedError(
+                "MESH-E018", f"one client may have {limits.session_subscriptions} subscriptions", status=429
+            )
+        try:
+            self._machine.subscribe(session, sid, filter, group, trio.current_time())
+        except ValueError as error:
+            raise RefusedError("MESH-E019", str(error), status=409) from None
+        self._node.after_call()
+
+    def unsubscribe(self, session: SessionId, sid: int) -> None:
+        """See Service."""
+        try:
+            self._machine.unsubscribe(session, sid, trio.current_time())
+        except KeyError:
+            raise RefusedError("MESH-E020", f"there is no subscription {sid}", status=404) from None
+        self._node.after_call()
+
+    async def wait_installed(
+        self, session: SessionId, sids: Sequence[int], wait: Wait, regions: Sequence[str], timeout_s: float
+    ) -> Receipt:
+        """See Service. The whole session's interest is waited for: it is one table."""
+        if wait is Wait.NODE and not regions:
+            await trio.lowlevel.checkpoint()
+            return Receipt((self.key.node,), (), True)
+        control = self._machine.control
+        demanded = set(regions) - {self.key.region} or set(control.routes.fib)
+        if wait is not Wait.MESH and not regions:
+            demanded = set()
+        wanted = self._machine.start_wait(trio.current_time())
+        self._node.after_call()
+        try:
+            with trio.move_on_after(timeout_s):
+                while True:
+                    receipt = self._receipt(wanted, demanded, named=bool(regions))
+                    if receipt.complete or self._all_unreachable(receipt, named=bool(regions)):
+                        return receipt
+                    await self._receipts.wait()
+            return self._receipt(wanted, demanded, named=bool(regions))
+        finally:
+            self._machine.stop_wait(trio.current_time())
+            self._node.after_call()
+
+    def _receipt(self, wanted: Version, demanded: Iterable[str], *, named: bool) -> Receipt:
+        """The state now. Regions are listed when some are demanded, else the nodes of the own region."""
+        control = self._machine.control
+        near = control.receipts.in_region(wanted, control.live_members())
+        demanded = set(demanded)
+        far = control.receipts.in_mesh(wanted, demanded, control.routes.fib) if demanded else Status((), ())
+        missing = tuple(Missing(name, why) for name, why in (*near.missing, *far.missing))
+        installed = far.installed if demanded else near.installed
+        if demanded and not near.missing:
+            installed = tuple(sorted((*installed, self.key.region)))
+        return Receipt(installed, missing, not missing)
+
+    def _all_unreachable(self, receipt: Receipt, *, named: bool) -> bool:
+        """Regions nobody named that lost their route will not answer: say so now instead of at the time-out."""
+        return not named and all(why == NotDelivered.NO_ROUTE.value for _, why in receipt.missing)
+
+    def receipts_changed(self) -> None:
+        """Tables moved: whoever waits looks again."""
+        self._receipts.set()
+        self._receipts = trio.Event()
+
+    # -- request and reply ---------------------------------------------------------------------------------------
+
+    async def request(self, event: NewEvent, timeout_s: float) -> Answer:
+        """See Service."""
+        self._check_draining()
+        try:
+            inbox = self._machine.request(event, timeout_s, trio.current_time())
+        except ValueError as error:
+            raise RefusedError("MESH-E030", str(error), status=503) from None
+        ended: list[Ended] = []
+        done = trio.Event()
+        self._requests[inbox] = (done, ended)
+        self._node.flush_soon()
+        self._node.after_call()
+        try:
+            await done.wait()
+        finally:
+            self._requests.pop(inbox, None)
+            self._machine.inboxes.abandon(inbox)
+        end = ended[0]
+        reasons = tuple(RegionReason(place, reason) for place, reason in end.reasons)
+        if end.event is None and end.problem == "no_responders" and not reasons:
+            reasons = (RegionReason("", NotDelivered.NO_INTEREST.value, "nobody in the mesh subscribes to this topic"),)
+        return Answer(end.event, end.path, end.problem, reasons)
+
+    async def question(self, node: str, topic: str, timeout_s: float) -> Event | None:
+        """Ask another node of the region; None when no answer came in time."""
+        now = trio.current_time()
+        inboxes = self._machine.inboxes
+        inbox = inboxes.open(timeout_s, now)
+        reply_to = ReplyTo(self.key.region, self.key.node, inbox)
+        ended: list[Ended] = []
+        done = trio.Event()
+        self._requests[inbox] = (done, ended)
+        inboxes.sent(inbox, {f"n/{node}"}, ())
+        try:
+            if self._machine.ask(self.key.region, node, topic, b"", (str(reply_to), inbox), now) is not None:
+                return None
+            self._node.after_call()
+            await done.wait()
+        finally:
+            self._requests.pop(inbox, None)
+            inboxes.abandon(inbox)
+        return ended[0].event
+
+    def requests_ended(self, ended: Iterable[Ended]) -> None:
+        """Wake the requesters."""
+        for end in ended:
+            waiting = self._requests.get(end.inbox)
+            if waiting is not None:
+                waiting[1].append(end)
+                waiting[0].set()
+
+    def reply(self, reply_to: str, correlation: str, event: NewEvent) -> Outcome:
+        """See Service."""
+        try:
+            to = ReplyTo.parse(reply_to)
+        except BadName as error:
+            raise RefusedError("MESH-E028", str(error)) from None
+        why = self._machine.reply(to, correlation, event, trio.current_time())
+        self._node.flush_soon()
+        self._node.after_call()
+        if why is not None:
+            raise RefusedError("MESH-E029", f"no way back to {to.region}/{to.node}: {why.value}", status=503)
+        mesh_id = MeshId(self.key.region, self.key.node, self._machine.settings.epoch, self._machine.forwarder.seq)
+        here = to.region == self.key.region
+        return Outcome(mesh_id, () if here else (to.region,), int(here), (), ())
+
+    # -- counting ------------------------------------------------------------------------------------------------
+
+    def count_drop(self, reason: Drop, events: int) -> None:
+        """See Service."""
+        self._machine.counters.drop(reason, events)
+
+    def count_refusal(self, port: str, reason: str) -> None:
+        """See Service."""
+        self._node.count_refusal(port, reason)

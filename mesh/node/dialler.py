@@ -1,0 +1,157 @@
+"""Who this node dials: its seeds, the members it has no link to, and the bridges it was told of.
+
+Decides when to dial again (0.2 s doubling to 2 s, jittered) and when not to, because the node behind an address is linked
+already. Never decides whether a link may stay: that is the machine's.
+Invariant: at most one dialling attempt or dialled link per target.
+Source: design page "Routing", Membership (Redial) and Between regions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from mesh.core.session import Terms
+from mesh.model.errors import MeshError, close_code
+from mesh.model.ids import NodeKey
+from mesh.model.reasons import Close
+from mesh.net.dial import dial
+from mesh.net.supervise import Backoff
+from mesh.net.transport import LinkLost
+
+if TYPE_CHECKING:
+    from mesh.node.runner import Node
+
+log = structlog.get_logger("dialler")
+
+DIAL_TIMEOUT_S: Final = 5.0
+LOOK_S: Final = 0.5
+"""How often the list of missing members is looked through."""
+WAIT_FOR_SMALLER_S: Final = 1.5
+"""The smaller name dials; the larger one only when nothing came of it for so long."""
+
+MISCONFIGURED: Final = frozenset(
+    {
+        Close.REGION_MISMATCH,
+        Close.VERSION_MISMATCH,
+        Close.CLOCK_SKEW,
+        Close.EPOCH_AHEAD,
+        Close.SAME_REGION_BRIDGE,
+    }
+)
+"""What the first answer of a configured address may be that only a person can put right: the node does not start on it.
+Once the address has worked, the same answer is retried, because then it is the other end that changed."""
+
+
+@dataclass(slots=True)
+class Target:
+    """One address to keep a link to. where: what a person wrote, for errors."""
+
+    address: str
+    terms: Terms
+    transport: str = "tcp"
+    where: str = ""
+    key: NodeKey | None = field(default=None)
+    worked: bool = False
+    state: str = "dialling"
+    problem: str = ""
+
+
+class Dialler:
+    """Keeps links to targets. `targets` is for views: what is configured and not linked is shown with its problem."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.targets: list[Target] = []
+
+    async def keep(self, target: Target) -> None:
+        """Dial a configured address again and again, as long as the node runs."""
+        node = self._node
+        self.targets.append(target)
+        backoff = Backoff(dice=self._node.dice)
+        while True:
+            await self._until_unlinked(target)
+            target.state = "dialling"
+            reason, detail, key = await self._attempt(target)
+            target.key = key or target.key
+            if reason is Close.SELF_LINK:
+                target.state, target.problem = "self", detail
+                log.info("seed is this node itself", address=target.address)
+                return
+            if target.worked and key is not None and reason not in (Close.DUPLICATE_LINK, Close.OPEN_TIMEOUT):
+                backoff.reset()
+            elif reason in MISCONFIGURED and not target.worked:
+                node.fail(MeshError(close_code(reason), target.where or target.address, detail))
+            target.problem = f"{reason.value}: {detail}"
+            if reason is not Close.DUPLICATE_LINK or not self._linked(target.key):
+                await trio.sleep(backoff.next())
+
+    async def _attempt(self, target: Target) -> tuple[Close, str, NodeKey | None]:
+        async with trio.open_nursery() as nursery:  # where a WebSocket's own tasks live
+            try:
+                transport = await dial(target.address, target.transport, DIAL_TIMEOUT_S, nursery)
+            except LinkLost as error:
+                if target.problem.partition(": ")[2] != error.detail:
+                    log.info("cannot dial", address=target.address, error=error.detail)
+                return Close.LINK_LOST, error.detail, None
+            reason, detail, key = await self._node.attach(transport, dialled=True, terms=target.terms)
+            nursery.cancel_scope.cancel()
+        if key is not None and reason not in MISCONFIGURED:
+            target.worked = True
+        return reason, detail, key
+
+    def _linked(self, key: NodeKey | None) -> bool:
+        if key is None:
+            return False
+        machine = self._node.machine
+        if key.region == machine.key.region:
+            return key.node in machine.links.peers
+        return any(s.is_open and s.peer_key == key for s in machine.sessions.values())
+
+    async def _until_unlinked(self, target: Target) -> None:
+        while self._linked(target.key):
+            target.state, target.problem = "linked", ""
+            await self._node.links_changed.wait()
+
+    # -- members -------------------------------------------------------------------------------------------------
+
+    async def keep_members(self) -> None:
+        """Dial every member of the region to which there is no link. The smaller name dials first."""
+        node = self._node
+        dialling: set[str] = set()
+        missing_since: dict[str, float] = {}
+        paces: dict[str, tuple[Backoff, float]] = {}
+        async with trio.open_nursery() as nursery:
+            while not node.draining:
+                now = trio.current_time()
+                wanted = {w.node: w for w in node.machine.control.membership.wanted_links(now)}
+                for name in [name for name in missing_since if name not in wanted]:
+                    del missing_since[name]
+                    paces.pop(name, None)
+                for name, want in wanted.items():
+                    since = missing_since.setdefault(name, now)
+                    pace, due = paces.setdefault(name, (Backoff(dice=self._node.dice), now))
+                    patient = node.key.node > name and now - since < WAIT_FOR_SMALLER_S
+                    if name in dialling or patient or now < due or not want.addresses:
+                        continue
+                    paces[name] = (pace, now + pace.next())
+                    dialling.add(name)
+                    nursery.start_soon(
+                        self._dial_member, name, want.addresses, dialling, name=f"dial member {name}"
+                    )
+                with trio.move_on_after(LOOK_S if not wanted else 0.1):
+                    await node.links_changed.wait()
+
+    async def _dial_member(self, name: str, addresses: tuple[str, ...], dialling: set[str]) -> None:
+        """One attempt over a member's addresses; a link that opens runs here until it ends."""
+        try:
+            for address in addresses:
+                target = Target(address, Terms(expect_region=self._node.key.region))
+                _, _, key = await self._attempt(target)
+                if key is not None:
+                    return
+        finally:
+            dialling.discard(name)

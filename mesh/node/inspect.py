@@ -1,0 +1,124 @@
+"""What a node lets its operators see and do: the admin API sees this page and nothing behind it.
+
+Decides the values that pass between the admin port and the node, and the field names of every item; these names are the
+API's, the command's `-o json` and the console's. Never decides how a person is shown them.
+Invariant: an item is plain data (str, int, float, bool, None, list, dict) made for the caller, never a hot table, and
+its "node" says which node reports it.
+
+Items, by `What` (each also has `node`; ages in seconds; a field that does not apply is None):
+
+- nodes, self: `id region state incarnation addresses version age_s role`; state `alive | suspect | dead | left`, role
+  `node | bridge`, age_s since the state was entered, `reason` (MemberReason) and `detail` for a person.
+- links: `id peer region kind role state rtt_ms rate_in rate_out queued credit age_s reason`; id as routes name it in
+  `via` ("bridge#3"), kind `peer | bridge`, state `opening | open | closed | dialling`, rates in events/s, queued in
+  events, credit in bytes the peer still lets us send.
+- routes: `region next_hop via metric seqno path age_s state reason detail`; state `in_use | selected | feasible |
+  infeasible | withheld`, reason a RouteReason value, metric and seqno None where they do not apply, path a list of regions.
+- subscriptions: `filter group client region since age_s`; client is the session's name, since in RFC 3339.
+- config: `key value origin`; origin `flag | env | file | default`.
+- version: `version protocol python instance epoch`.
+
+Source: design page "What a person sees", section Admin API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, Protocol, TypeAlias
+
+from mesh.model.ids import NodeKey
+from mesh.node.feed import Watch
+
+Item: TypeAlias = dict[str, object]
+
+
+class What(StrEnum):
+    """What can be asked of a node."""
+
+    NODES = "nodes"
+    """Every member of the region as this node believes it to be, itself included."""
+    SELF = "self"
+    """One item: this node as it knows itself. Joined with NODES so that each node speaks for itself."""
+    LINKS = "links"
+    ROUTES = "routes"
+    SUBSCRIPTIONS = "subscriptions"
+    CONFIG = "config"
+    VERSION = "version"
+
+
+class MissingNode(NamedTuple):
+    """A member that did not answer, and why: "suspect 4s", "no link", "timeout"."""
+
+    node: str
+    why: str
+
+
+class RegionAnswer(NamedTuple):
+    """What the other members of the region said (the asked node itself is in neither)."""
+
+    answered: Mapping[str, Sequence[Item]]
+    missing: Sequence[MissingNode]
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """A reading of the node's plain counters and gauges at one moment; made at each scrape.
+
+    published: events taken in from clients. delivered: events handed to sessions, each session counted. forwarded: events
+    sent over links, each link counted. drops: by Drop value. refusals: by (port, short stable reason). links: open and
+    other links by (kind, state). members, routes: by state. sessions: by protocol. bytes_*: of link frames.
+    """
+
+    published: int = 0
+    delivered: int = 0
+    forwarded: int = 0
+    drops: Mapping[str, int] = field(default_factory=dict)
+    refusals: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    links: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    members: Mapping[str, int] = field(default_factory=dict)
+    routes: Mapping[str, int] = field(default_factory=dict)
+    sessions: Mapping[str, int] = field(default_factory=dict)
+    subscriptions: int = 0
+    remote_filters: int = 0
+    queued_bytes: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    batches_in: int = 0
+    batches_out: int = 0
+    watch_lost: int = 0
+
+
+class Inspect(Protocol):
+    """The node, for its admin port. All calls but the waiting ones are synchronous and do no I/O."""
+
+    @property
+    def key(self) -> NodeKey: ...
+
+    @property
+    def draining(self) -> bool: ...
+
+    def view(self, what: What) -> list[Item]:
+        """This node's own items, made for the caller. Cost: O(items)."""
+
+    async def ask_region(self, what: What, timeout_s: float) -> RegionAnswer:
+        """Ask every other member over the mesh's own links. Members without an open link, and those that did not answer
+        in time, are missing with the reason. Never raises for a member's sake."""
+
+    def counters(self) -> Counters:
+        """Read the counters. Cost: O(links + members + routes)."""
+
+    def watch_routes(self) -> AbstractAsyncContextManager[Watch]:
+        """Changes of this node's routes from now on: route items with `change` ("added" | "changed" | "removed") and
+        `at` (RFC 3339). `Feed.watch` is made for it. Raises MeshError MESH-A019 when too many watch."""
+
+    def request_leave(self) -> None:
+        """Begin to drain and leave, as SIGTERM does. Idempotent."""
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether clients should be sent here, and what is missing if not ("joining", "draining")."""
+
+    def count_refusal(self, port: str, reason: str) -> None:
+        """Count a refused or broken connection or request of the admin port."""

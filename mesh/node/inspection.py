@@ -1,0 +1,155 @@
+"""What a node tells its operators: views of its own state, and the same asked of every member over the mesh's links.
+
+Reads the machines and prints the reasons they stored; decides and recomputes nothing.
+Questions travel as the mesh's own mail: topic `$mesh/ask/WHAT`, answered to the asker's inbox.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+import trio
+
+from mesh.core.effects import Notify
+from mesh.core.inboxes import ReplyTo
+from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Event, NewEvent
+from mesh.model.ids import BadName, NodeKey
+from mesh.node.feed import Feed, Watch
+from mesh.node.inspect import Counters, Item, MissingNode, RegionAnswer, What
+from mesh.node.views import Views
+from mesh.wire.frames import BatchHeader, MemberState
+
+if TYPE_CHECKING:
+    from mesh.node.runner import Node
+
+log = structlog.get_logger("inspection")
+
+ASK: Final = "$mesh/ask/"
+ANSWER_BYTES: Final = 900_000
+"""A compressed answer must fit a frame; a larger one is refused by the answering node, which says so."""
+
+
+class Inspection:
+    """Inspect of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._views = Views(node)
+        self._feed = Feed()
+        self.config_items: Callable[[], list[Item]] = list
+        """Set by mesh.app: the configuration with the origin of each value."""
+
+    @property
+    def key(self) -> NodeKey:
+        return self._node.key
+
+    @property
+    def draining(self) -> bool:
+        return self._node.draining
+
+    def view(self, what: What) -> list[Item]:
+        """See Inspect."""
+        if what is What.CONFIG:
+            return [{**item, "node": self.key.node} for item in self.config_items()]
+        return self._views.of(what)
+
+    def counters(self) -> Counters:
+        """See Inspect."""
+        return self._views.counters(watch_lost=self._feed.lost)
+
+    def watch_routes(self) -> AbstractAsyncContextManager[Watch]:
+        """See Inspect."""
+        return self._feed.watch()
+
+    def request_leave(self) -> None:
+        """See Inspect."""
+        self._node.leave()
+
+    def ready(self) -> tuple[bool, str]:
+        """See Inspect."""
+        if self.draining:
+            return False, "draining"
+        return True, ""
+
+    def count_refusal(self, port: str, reason: str) -> None:
+        """See Inspect."""
+        self._node.count_refusal(port, reason)
+
+    def notified(self, notify: Notify) -> None:
+        """A machine noticed something: route changes go to those who watch."""
+        if notify.what.startswith("route_") and self._feed:
+            change = {"route_selected": "added", "route_lost": "removed"}.get(notify.what, "changed")
+            at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            routes = [item for item in self._views.of(What.ROUTES) if item["region"] == notify.about]
+            item: Item = next(
+                (item for item in routes if item["state"] == "in_use"),
+                {"region": notify.about, "node": self.key.node, "state": "infeasible"},
+            )
+            told: Item = {"reason": notify.reason, "detail": notify.detail} if change == "removed" else {}
+            self._feed.publish({**item, **told, "change": change, "at": at})
+
+    def close(self) -> None:
+        """The node stops: end every watch."""
+        self._feed.close()
+
+    # -- asking the region ---------------------------------------------------------------------------------------
+
+    async def ask_region(self, what: What, timeout_s: float) -> RegionAnswer:
+        """See Inspect."""
+        machine = self._node.machine
+        now = trio.current_time()
+        answered: dict[str, list[Item]] = {}
+        missing: list[MissingNode] = []
+        async with trio.open_nursery() as nursery:
+            for name, member in sorted(machine.control.membership.members().items()):
+                if name == self.key.node or member.state is MemberState.LEFT:
+                    continue
+                state = f"{member.state.name.lower()} {max(0.0, now - member.since):.0f}s"
+                if name not in machine.links.peers:
+                    missing.append(MissingNode(name, state if member.state is not MemberState.ALIVE else "no link"))
+                else:
+                    nursery.start_soon(self._ask, name, what, timeout_s, state, answered, missing)
+            await trio.lowlevel.checkpoint()
+        return RegionAnswer(answered, sorted(missing))
+
+    async def _ask(
+        self,
+        name: str,
+        what: What,
+        timeout_s: float,
+        state: str,
+        answered: dict[str, list[Item]],
+        missing: list[MissingNode],
+    ) -> None:
+        event = await self._node.clients.question(name, ASK + what.value, timeout_s)
+        if event is None:
+            missing.append(MissingNode(name, "timeout" if state.startswith("alive") else state))
+            return
+        try:
+            answered[name] = msgspec.json.decode(zlib.decompress(event.data), type=list[Item])
+        except (msgspec.DecodeError, zlib.error):
+            missing.append(MissingNode(name, event.data[:200].decode("utf-8", "replace") or "unreadable answer"))
+
+    def answer(self, questions: Iterable[tuple[BatchHeader, Event]]) -> None:
+        """Answer other nodes' questions. Only members of the own region are answered."""
+        for header, event in questions:
+            if header.region != self.key.region or event.extra is None:
+                continue
+            try:
+                to = ReplyTo.parse(event.extra[EXTRA_REPLY_TO])
+                what = What(event.topic.removeprefix(ASK))
+            except (BadName, ValueError):
+                log.info("question not understood", topic=event.topic[:80], node=header.node)
+                continue
+            data = zlib.compress(msgspec.json.encode(self.view(what)), 1)
+            if len(data) > ANSWER_BYTES:
+                data = b"too much for one answer: ask this node directly"
+            reply = NewEvent("", "", 0, (), data)
+            self._node.machine.reply(to, event.extra[EXTRA_CORRELATION], reply, trio.current_time())
+            self._node.after_call()
