@@ -90,15 +90,13 @@ class Dialler:
                 await trio.sleep(backoff.next())
 
     async def _attempt(self, target: Target) -> tuple[Close, str, NodeKey | None]:
-        async with trio.open_nursery() as nursery:  # where a WebSocket's own tasks live
-            try:
-                transport = await dial(target.address, target.transport, DIAL_TIMEOUT_S, nursery)
-            except LinkLost as error:
-                if target.problem.partition(": ")[2] != error.detail:
-                    log.info("cannot dial", address=target.address, error=error.detail)
-                return Close.LINK_LOST, error.detail, None
-            reason, detail, key = await self._node.attach(transport, dialled=True, terms=target.terms)
-            nursery.cancel_scope.cancel()
+        try:
+            async with dial(target.address, target.transport, DIAL_TIMEOUT_S) as transport:
+                reason, detail, key = await self._node.attach(transport, dialled=True, terms=target.terms)
+        except LinkLost as error:
+            if target.problem.partition(": ")[2] != error.detail:
+                log.info("cannot dial", address=target.address, error=error.detail)
+            return Close.LINK_LOST, error.detail, None
         if key is not None and reason not in MISCONFIGURED:
             target.worked = True
         return reason, detail, key

@@ -74,6 +74,10 @@ class Node:
         self._armed = float("-inf")
         self._flush = trio.Event()
         self._leave = trio.Event()
+        self._scope = trio.CancelScope()
+        self.on_drain: list[Callable[[], object]] = []
+        """Called when draining begins: ports stop accepting."""
+        self._when_open: dict[int, Callable[[], object]] = {}
         self._closed: dict[int, tuple[Close, str, NodeKey | None]] = {}
 
     @property
@@ -88,14 +92,15 @@ class Node:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run timers and flushes until `leave` has finished. Raises MeshError when this process must not go on."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_time, name="node timer")
-            nursery.start_soon(self._keep_flushing, name="node flush")
-            task_status.started()
-            await self._leave.wait()
-            if self.failure is None:
-                await self._drain()
-            nursery.cancel_scope.cancel()
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._keep_time, name="node timer")
+                nursery.start_soon(self._keep_flushing, name="node flush")
+                task_status.started()
+                await self._leave.wait()
+                if self.failure is None:
+                    await self._drain()
+                nursery.cancel_scope.cancel()
         self.stopped.set()
         if self.failure is not None:
             raise self.failure
@@ -104,12 +109,18 @@ class Node:
         """Begin to drain and leave (SIGTERM, `mesh node leave`). Idempotent."""
         self._leave.set()
 
+    def stop_now(self) -> None:
+        """End `run` without emptying anything (a second signal)."""
+        self._scope.cancel()
+
     async def _drain(self) -> None:
         """Tell the region and the clients, let queues empty, close the links: at most DRAIN_S."""
         log.info("draining", links=len(self.links))
         with trio.move_on_after(DRAIN_S):
             self.machine.leave(trio.current_time())
             self.clients.close_all(Close.DRAINING, "this node leaves")
+            for drained in self.on_drain:
+                drained()
             self._after()
             await trio.sleep(DRAIN_TELL_S)
             while self.machine.queued_bytes or any(link.statistics().control_queued for link in self.links.values()):
@@ -147,19 +158,27 @@ class Node:
 
     # -- links ---------------------------------------------------------------------------------------------------
 
-    async def attach(self, transport: Transport, *, dialled: bool, terms: Terms) -> tuple[Close, str, NodeKey | None]:
-        """Run a link over a connected transport until it ends. Returns why, and who was there if it got so far."""
+    async def attach(
+        self, transport: Transport, *, dialled: bool, terms: Terms, when_open: Callable[[], object] | None = None
+    ) -> tuple[Close, str, NodeKey | None]:
+        """Run a link over a connected transport until it ends. Returns why, and who was there if it got so far.
+
+        Args: when_open: called once when the opening exchange is done.
+        """
         now = trio.current_time()
         number = self.machine.link_connected(
             dialled=dialled, terms=terms, wall_ms=int(self._wall_s() * 1e3), now=now
         )
         link = Link(number, transport, self, self.settings.limits)
         self.links[number] = link
+        if when_open is not None:
+            self._when_open[number] = when_open
         try:
             self._after()
             await link.run()
         finally:
             self.links.pop(number, None)
+            self._when_open.pop(number, None)
             statistics = link.statistics()
             self._bytes_in += statistics.bytes_in
             self._bytes_out += statistics.bytes_out
@@ -181,11 +200,6 @@ class Node:
         """LinkHost: the connection ended."""
         self.machine.link_lost(link, reason, detail, trio.current_time())
         self._after()
-
-    def is_open(self, link: int) -> bool:
-        """Whether the link finished its opening exchange: it no longer counts as half open."""
-        session = self.machine.sessions.get(link)
-        return session is not None and session.is_open
 
     @property
     def bytes_in(self) -> int:
@@ -240,6 +254,10 @@ class Node:
             self.links_changed = trio.Event()
         if notify.what == "link_closed":
             self._link_closed(notify)
+        elif notify.what == "link_opened":
+            when_open = self._when_open.pop(int(str(notify.data["link"])), None)
+            if when_open is not None:
+                when_open()
         self.inspection.notified(notify)
         level = log.debug if notify.what in ("route_changed", "bad_entry") else log.info
         level(notify.what, about=notify.about, reason=notify.reason, detail=notify.detail)
