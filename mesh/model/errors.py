@@ -92,6 +92,14 @@ _CONFIG: Final[tuple[ErrorCode, ...]] = (
               "distributions own two of these names."),
     ErrorCode("MESH-C022", "the data folder belongs to another node",
               "Use the id and region it was made for, or an empty data folder: a node's epoch and id live there."),
+    ErrorCode("MESH-C023", "the epoch files of the data folder are damaged",
+              "Restore one from a backup. Else make sure that the machine's clock is right and remove both: the next epoch "
+              "is then taken from the clock."),
+    ErrorCode("MESH-C024", "the clock is more than a day behind the node's last epoch",
+              "Set the clock right. If it once ran ahead, remove the epoch files and start the whole region anew, or give "
+              "the node a new id."),
+    ErrorCode("MESH-C025", "the file with the node's default id is damaged",
+              "Set [node] id, or remove the file: a new id is made."),
 )
 # -- admin port and command line -------------------------------------------------------------------------
 _ADMIN: Final[tuple[ErrorCode, ...]] = (
@@ -294,6 +302,20 @@ _FEDERATION: Final[tuple[ErrorCode, ...]] = (
 )
 # -- the registry ----------------------------------------------------------------------------------------
 _REGISTRY: Final[tuple[ErrorCode, ...]] = (
+    ErrorCode("MESH-R001", "the registry does not answer",
+              "The mesh runs on without it, only new peers wait. Look at the registry and at the line to it.", status=503),
+    ErrorCode("MESH-R002", "the lease in the registry ran out, or the entry was taken over",
+              "The node registers again by itself; if it repeats, look for a second process of the same name or a paused one."),
+    ErrorCode("MESH-R003", "somebody else changed the registry's entry first",
+              "Read it again and repeat the change.", status=409),
+    ErrorCode("MESH-R004", "a newer process of this node is registered",
+              "Stop the older process, or give it another [node] id.", status=409),
+    ErrorCode("MESH-R005", "an entry that the registry's form does not allow",
+              "Correct what the error names.", status=400),
+    ErrorCode("MESH-R006", "the registry's folder cannot be used",
+              "Set [registry] path to a folder that every node's user may write."),
+    ErrorCode("MESH-R007", "the registry is full",
+              "Remove what is no longer needed, or use a registry of its own for this mesh.", status=503),
 )
 # fmt: on
 

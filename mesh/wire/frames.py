@@ -3,14 +3,15 @@
 Decides the fields and their order; `codec` turns them into bytes. Control frames are flat MessagePack arrays; the one
 data frame is a small header and a body that a transit hop passes on unchanged.
 Never decides what a frame means: that is the machine's that receives it.
-docs/protocol.md is generated from this module.
+The tables of docs/protocol.md are read from this source (tests/protocol_page.py): a class docstring's first sentence is the
+frame's meaning, the comment behind a field is the field's, and `# --` lines are the table headings.
 Source: design pages "Wire and speed" (rules 1 to 3, 9) and "Routing".
 """
 
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
-from typing import Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
@@ -19,6 +20,10 @@ PROTOCOL: Final = 1
 
 INFINITY: Final = 0xFFFF_FFFF
 """Metric of a retraction (RFC 8966 section 3.5.1)."""
+
+
+UInt: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+"""0 to 2^64-1: MessagePack bounds it above, decoding below. No frame carries a negative number."""
 
 
 class _Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -45,41 +50,41 @@ class MemberState(IntEnum):
 class Open(_Frame, frozen=True, array_like=True, gc=False):
     """First frame of each end. Anything else first closes the link."""
 
-    protocol: int
-    software: str
-    region: str
-    node: str
+    protocol: UInt  # PROTOCOL of the sender; unequal closes the link
+    software: str  # name and version, for people
+    region: str  # the sender's
+    node: str  # the sender's
     instance: str  # random per process start: tells a restart from a second live process of the same name
-    epoch: int
-    wall_ms: int
-    kind: LinkKind
+    epoch: UInt  # the sender's process start
+    wall_ms: UInt  # the sender's wall clock, to refuse clocks too far apart
+    kind: LinkKind  # peer (same region) or bridge
     expect_region: str  # region the sender was configured to find here, "" for any
     role: str  # transit | peer | stub | dmz as the sender sees this bridge; "" on a peer link
-    cost: int  # money cost of the bridge as configured at the sender, added to the metric
+    cost: UInt  # money cost of the bridge as configured at the sender, added to the metric
     address: str  # where the sender's link port is reached, "" when it only dials out
-    credit_bytes: int  # what the other end may send before the first ACK
-    credit_events: int
+    credit_bytes: UInt  # body bytes the other end may send before the first Ack
+    credit_events: UInt  # events the other end may send before the first Ack
 
 
 class CloseLink(_Frame, frozen=True, array_like=True, gc=False):
-    """Last frame of a link: the reason (model.reasons.Close) and a sentence for a person."""
+    """Last frame of a link: why it ends."""
 
-    reason: str
-    detail: str
+    reason: str  # a value of model.reasons.Close; an unknown one is shown as it came
+    detail: str  # a sentence for a person
 
 
 class Hello(_Frame, frozen=True, array_like=True, gc=False):
     """Sent every hello interval on a bridge; the answer measures the round trip."""
 
-    n: int
-    sent_us: int  # sender's monotonic clock
+    n: UInt  # counts up on this link
+    sent_us: UInt  # sender's monotonic clock
 
 
 class Heard(_Frame, frozen=True, array_like=True, gc=False):
     """Answer to a Hello: both fields echoed."""
 
-    n: int
-    sent_us: int
+    n: UInt  # echoed
+    sent_us: UInt  # echoed
 
 
 class Ack(_Frame, frozen=True, array_like=True, gc=False):
@@ -88,9 +93,9 @@ class Ack(_Frame, frozen=True, array_like=True, gc=False):
     Totals count from the start of the link, so that a lost or repeated Ack does no harm.
     """
 
-    batch: int  # every batch up to this number was processed
-    credit_bytes: int  # total of body bytes the other end may have sent
-    credit_events: int  # total of events the other end may have sent
+    batch: UInt  # every batch up to this number was processed
+    credit_bytes: UInt  # total of body bytes the other end may have sent
+    credit_events: UInt  # total of events the other end may have sent
 
 
 # -- membership (in one region) ----------------------------------------------------------------------------------
@@ -99,12 +104,12 @@ class Ack(_Frame, frozen=True, array_like=True, gc=False):
 class Member(_Frame, frozen=True, array_like=True, gc=False):
     """One piece of gossip about a member."""
 
-    node: str
-    epoch: int
-    incarnation: int
-    state: MemberState
-    addresses: tuple[str, ...] = ()
-    software: str = ""
+    node: str  # the member, by name in this region
+    epoch: UInt  # its process start
+    incarnation: UInt  # raised by the member alone, to refute
+    state: MemberState  # what is believed
+    addresses: tuple[str, ...] = ()  # where its link port is reached
+    software: str = ""  # name and version, for people
     bridge: bool = False  # has, or accepts, links to other regions
     by: str = ""  # who says so (a suspicion's or a death's accuser)
 
@@ -112,40 +117,45 @@ class Member(_Frame, frozen=True, array_like=True, gc=False):
 class Probe(_Frame, frozen=True, array_like=True, gc=False):
     """SWIM ping. `target` guards against a probe that reaches the wrong process."""
 
-    seq: int
-    target: str
-    gossip: tuple[Member, ...] = ()
+    seq: UInt  # the prober's number
+    target: str  # node that is meant
+    gossip: tuple[Member, ...] = ()  # piggybacked
 
 
 class ProbeAck(_Frame, frozen=True, array_like=True, gc=False):
-    seq: int
-    gossip: tuple[Member, ...] = ()
+    """Answer to a Probe, or to a ProbeRequest whose probe was answered."""
+
+    seq: UInt  # of the Probe or ProbeRequest
+    gossip: tuple[Member, ...] = ()  # piggybacked
 
 
 class ProbeRequest(_Frame, frozen=True, array_like=True, gc=False):
     """Ask the receiver to probe `target` for us and to answer with ProbeAck or ProbeNack of this `seq`."""
 
-    seq: int
-    target: str
-    gossip: tuple[Member, ...] = ()
+    seq: UInt  # the asker's number
+    target: str  # node to probe
+    gossip: tuple[Member, ...] = ()  # piggybacked
 
 
 class ProbeNack(_Frame, frozen=True, array_like=True, gc=False):
     """The indirect probe failed, but the prober is alive (Lifeguard: feeds the local health)."""
 
-    seq: int
-    gossip: tuple[Member, ...] = ()
+    seq: UInt  # of the ProbeRequest
+    gossip: tuple[Member, ...] = ()  # piggybacked
 
 
 class Gossip(_Frame, frozen=True, array_like=True, gc=False):
-    members: tuple[Member, ...]
+    """News of members that no probe was there to carry."""
+
+    members: tuple[Member, ...]  # what changed
 
 
 class Members(_Frame, frozen=True, array_like=True, gc=False):
-    """Whole membership, on joining and for anti-entropy; `reply` asks for the other side's in return."""
+    """Membership for anti-entropy: a comparison of roots, the whole list where they differ, or the rest in return."""
 
-    members: tuple[Member, ...]
-    reply: bool
+    members: tuple[Member, ...]  # with a root: the sender at most; else whom it knows, the dead included
+    reply: bool  # send what I lack
+    root: UInt = 0  # hash over the sender's live members; unequal: answer with all. 0: this is a list
 
 
 # -- versioned tables --------------------------------------------------------------------------------------------
@@ -158,38 +168,38 @@ class Scope(IntEnum):
     WORLD = 2  # owner: REGION/BRIDGE. The summary that bridge exports for its region, and the receipts
 
 
-Position: TypeAlias = tuple[str, int, int]
+Position: TypeAlias = tuple[str, UInt, UInt]
 """(owner, epoch, n): how far one owner's history is known."""
 
-Entry: TypeAlias = tuple[str, int, bytes | None]
+Entry: TypeAlias = tuple[str, UInt, bytes | None]
 """(key, n at which it was last written, value as MessagePack bytes or None for a tombstone)."""
 
 
 class Digest(_Frame, frozen=True, array_like=True, gc=False):
-    """What the sender holds. With `positions` None only the root is compared; on a mismatch the whole digest follows."""
+    """What the sender holds. Without `positions` only the root is compared; on a mismatch the whole digest follows."""
 
-    scope: Scope
-    root: int
-    positions: tuple[Position, ...] | None = None
+    scope: Scope  # which tables
+    root: UInt  # hash over all positions
+    positions: tuple[Position, ...] | None = None  # the whole digest; nil: only the root
 
 
 class Delta(_Frame, frozen=True, array_like=True, gc=False):
     """Entries of one owner written after `since` and up to `upto`. since = 0 replaces everything held of that owner."""
 
-    scope: Scope
-    owner: str
-    epoch: int
-    since: int
-    upto: int
-    root: int  # hash over the owner's live entries at `upto`; 0 while a long delta continues in the next frame
-    entries: tuple[Entry, ...]
+    scope: Scope  # which tables
+    owner: str  # whose history
+    epoch: UInt  # the owner's
+    since: UInt  # the receiver must hold the history up to here; 0: replace everything
+    upto: UInt  # the receiver holds it up to here afterwards
+    root: UInt  # hash over the live entries at `upto`; 0 while a long delta continues in the next frame
+    entries: tuple[Entry, ...]  # in the order they were written
 
 
 class Pull(_Frame, frozen=True, array_like=True, gc=False):
     """Ask for what the receiver holds beyond these positions (n = 0: everything)."""
 
-    scope: Scope
-    positions: tuple[Position, ...]
+    scope: Scope  # which tables
+    positions: tuple[Position, ...]  # what the sender holds of the owners it asks for
 
 
 # -- routes (between regions) ------------------------------------------------------------------------------------
@@ -198,30 +208,32 @@ class Pull(_Frame, frozen=True, array_like=True, gc=False):
 class RouteUpdate(_Frame, frozen=True, array_like=True, gc=False):
     """One source as its sender would reach it. Metric INFINITY is a retraction. Path: nearest region first."""
 
-    region: str
-    bridge: str
-    epoch: int
-    seqno: int
-    metric: int
-    path: tuple[str, ...]
+    region: str  # of the source
+    bridge: str  # the source: a bridge of that region
+    epoch: UInt  # the source's process start
+    seqno: UInt  # raised by the source alone
+    metric: UInt  # as the sender would reach it; INFINITY retracts
+    path: tuple[str, ...]  # regions, nearest first
 
 
 class Routes(_Frame, frozen=True, array_like=True, gc=False):
     """Route updates; `full` replaces everything learned from this neighbour. Answered with RoutesAck of `n`."""
 
-    n: int
-    full: bool
-    updates: tuple[RouteUpdate, ...]
+    n: UInt  # counts up on this link
+    full: bool  # replaces everything learned on this link
+    updates: tuple[RouteUpdate, ...]  # one for each source
 
 
 class RoutesAck(_Frame, frozen=True, array_like=True, gc=False):
-    n: int
+    """A Routes frame was taken in."""
+
+    n: UInt  # of the Routes frame
 
 
 class RoutesDigest(_Frame, frozen=True, array_like=True, gc=False):
     """Hash of what the sender has announced on this link, every 30 s; on a mismatch the receiver asks for all."""
 
-    root: int
+    root: UInt  # hash over the announced updates
 
 
 class RoutesPull(_Frame, frozen=True, array_like=True, gc=False):
@@ -231,17 +243,17 @@ class RoutesPull(_Frame, frozen=True, array_like=True, gc=False):
 class SeqnoRequest(_Frame, frozen=True, array_like=True, gc=False):
     """Ask for a newer seqno of a source (RFC 8966 section 3.8.1.2), passed on along its route while hops are left."""
 
-    region: str
-    bridge: str
-    epoch: int
-    seqno: int
-    hops: int
+    region: str  # of the source
+    bridge: str  # the source
+    epoch: UInt  # of the source
+    seqno: UInt  # the smallest that helps
+    hops: UInt  # how much further it may be passed on
 
 
 class Held(_Frame, frozen=True, array_like=True, gc=False):
-    """Tells a bridge of the own region which summaries this node holds (for receipts). Positions of WORLD owners."""
+    """Tells a bridge of the own region which summaries this node holds (for receipts)."""
 
-    positions: tuple[Position, ...]
+    positions: tuple[Position, ...]  # of WORLD owners
 
 
 # -- data --------------------------------------------------------------------------------------------------------
@@ -264,36 +276,30 @@ class Flag(IntFlag):
 
 
 class BatchHeader(_Frame, frozen=True, array_like=True, gc=False):
-    """Header of a data frame: flat, in this order.
+    """Header of a data frame: flat, in this order."""
 
-    regions: where the batch still has to go. groups: (group, filter, region) that was assigned to that region.
-    hops_left: bridge links it may still cross. remaining_ms: time left, a power of two at ingress, 0 for none.
-    path: regions it left, oldest first. batch: number on this link. count: events in the body.
-    tried: regions in which a GROUP_ONLY batch found no member.
-    """
-
-    leg: Leg
-    flags: int
+    leg: Leg  # how the receiver treats the batch
+    flags: UInt  # Flag bits
     region: str  # origin
     node: str  # origin
-    epoch: int  # origin
-    regions: tuple[str, ...]
-    flow: int
-    hops_left: int
-    remaining_ms: int
-    path: tuple[str, ...]
-    batch: int
-    count: int
-    groups: tuple[tuple[str, str, str], ...] = ()
-    to_node: str = ""
-    tried: tuple[str, ...] = ()
+    epoch: UInt  # origin
+    regions: tuple[str, ...]  # where the batch still has to go
+    flow: UInt  # 0, or hash(key) mod 8 where equal-cost routes exist
+    hops_left: UInt  # bridge links it may still cross
+    remaining_ms: UInt  # time left, a power of two rounded up at ingress, 0 for none
+    path: tuple[str, ...]  # regions it left, oldest first
+    batch: UInt  # number on this link
+    count: UInt  # events in the body
+    groups: tuple[tuple[str, str, str], ...] = ()  # (group, filter, region): assigned to that region
+    to_node: str = ""  # with TO_NODE: the one node of the one region in the set
+    tried: tuple[str, ...] = ()  # regions in which a GROUP_ONLY batch found no member
 
 
 class Data(_Frame, frozen=True, array_like=True, gc=False):
     """A batch: header and the body's bytes as they came. `codec.decode_body` reads it; a transit hop does not."""
 
-    header: BatchHeader
-    body: bytes
+    header: BatchHeader  # see BatchHeader
+    body: bytes  # the events, see Batches
 
 
 Control: TypeAlias = (
