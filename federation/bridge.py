@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
 import trio
 
 from mesh.core.session import Terms
 from mesh.node.dialler import Target
 from mesh.node.runner import Node
-from registry.base import Registry
+from registry.base import Registry, RegistryUnavailable
+
+log = structlog.get_logger("bridge")
 
 DIRECTORY_S: Final = 5.0
 """How often the directory is looked through for a region that has no seeds."""
@@ -49,8 +52,12 @@ async def _from_directory(node: Node, plan: BridgePlan, registry: Registry, nurs
     """Dial the bridges that the directory names for a region, at most `links` of them, as they become known."""
     dialled: set[str] = set()
     while True:
-        entry = await registry.region(plan.region)
-        for address in entry.bridges if entry is not None else ():
+        try:
+            found = await registry.get_region(plan.region)
+        except RegistryUnavailable as error:
+            log.warning("registry unavailable", region=plan.region, error=error.what)
+            found = None
+        for address in found.entry.endpoints if found is not None else ():
             if address not in dialled and len(dialled) < plan.links:
                 dialled.add(address)
                 target = Target(address, plan.terms, plan.transport, plan.where)

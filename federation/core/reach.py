@@ -76,7 +76,7 @@ class Reach:
     def set_live(self, region: str, bridges: frozenset[str]) -> None:
         """Routes now lead to these bridges of the region (none: cut off, everything known is kept)."""
         before = self._counted(region)
-        if bridges or region in self._tables:
+        if bridges:
             self._live[region] = bridges
         else:
             self._live.pop(region, None)

@@ -4,13 +4,14 @@ Decides when a subscription counts as installed at every node of the region and 
 The proof travels as state: a node that waits puts a counter into its own table (`w`); the bridges of its region answer by
 naming the table version that their summary covers (`c`); every node elsewhere tells its bridges which summaries it holds
 (Held), and those bridges write down what all live members of their region hold (`h`). Nothing of it exists while nobody waits.
-Invariant: `installed` names a region only if every member that its bridge believes alive held a summary covering the subscription.
+Invariant: `installed` names a region only if every member that its bridge believes alive held a summary covering the
+subscription and had a way to the subscriber's region.
 Source: design page "Routing", Interest (Receipts).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -22,6 +23,8 @@ from mesh.model.ids import Version
 from mesh.model.reasons import NotDelivered
 from mesh.wire.frames import Held
 
+BRIDGE_KEY: Final = "b"
+"""In a WORLD table: its owner is a bridge, even while its region wants nothing."""
 HOLDS_KEY: Final = "h"
 COVERS_KEPT: Final = 1_000
 """Steps of coverage remembered while somebody waits."""
@@ -49,15 +52,23 @@ class Receipts:
     """The receipt protocol of one node, in all three roles: waiting, holding, and attesting as a bridge.
 
     Args:
-        region_tables, world: the two table sets of the node.
+        region_tables, world: the two table sets of the node. reachable: whether there is a way to a region now.
     Cost: O(changed entries); attesting costs O(members) a change of what they hold.
     """
 
-    def __init__(self, region: str, node: str, region_tables: TableSet, world: TableSet) -> None:
+    def __init__(
+        self,
+        region: str,
+        node: str,
+        region_tables: TableSet,
+        world: TableSet,
+        reachable: Callable[[str], bool],
+    ) -> None:
         self.region = region
         self.node = node
         self._tables = region_tables
         self._world = world
+        self._reachable = reachable
         self._waits = 0
         self._count = 0
         self._acked: dict[str, Version] = {}  # member -> how much of my table it holds
@@ -65,6 +76,7 @@ class Receipts:
         self._held: dict[str, dict[str, Version]] = {}  # as a bridge: member -> world owner -> position
         self._asking: set[str] = set()  # owners of other regions in which somebody waits
         self._written: set[str] = set()  # owners for which this bridge wrote a receipt
+        self._untold: set[str] = set()  # asking owners to whose region there is no way yet
         self._due = False
         self.effects: list[Effect] = []
         self.changed = False
@@ -141,19 +153,36 @@ class Receipts:
         for change in changes:
             if change.key[0] == HOLDS_KEY:
                 self.changed = True
+            elif change.key == BRIDGE_KEY and own_region and owner != f"{self.region}/{self.node}":
+                self.resend(owner.partition("/")[2])
             elif change.key == COVERS_KEY and own_region:
                 self.note_cover(owner)
             elif change.key == COVERS_KEY:
                 (self._asking.discard if change.value is None else self._asking.add)(owner)
+                self._untold &= self._asking
                 self._due = True
         if owner in self._asking:
-            position = self._world.position(owner)
-            assert position is not None
-            for bridge in bridges:
-                if bridge == self.node:
-                    self._hold(self.node, owner, position)
-                else:
-                    self.effects.append(Send(bridge, Held(((owner, position.epoch, position.n),))))
+            self._tell(owner, bridges)
+
+    def _tell(self, owner: str, bridges: Iterable[str]) -> None:
+        """Say that a summary is held here, and of use: without a way to its region, an event for it would not leave."""
+        position = self._world.position(owner)
+        if position is None:
+            return
+        if not self._reachable(owner.partition("/")[0]):
+            self._untold.add(owner)
+            return
+        self._untold.discard(owner)
+        for bridge in bridges:
+            if bridge == self.node:
+                self._hold(self.node, owner, position)
+            else:
+                self.effects.append(Send(bridge, Held(((owner, position.epoch, position.n),))))
+
+    def routes_changed(self, bridges: Collection[str]) -> None:
+        """A way may have appeared to a region whose summary came before it."""
+        for owner in sorted(self._untold):
+            self._tell(owner, bridges)
 
     def note_cover(self, owner: str) -> None:
         """A bridge of the own region (perhaps this node) says how much of the own table its summary covers."""
@@ -174,7 +203,7 @@ class Receipts:
     def resend(self, bridge: str) -> None:
         """The link to a bridge of the region is new: tell it everything it may be missing."""
         positions = []
-        for owner in sorted(self._asking):
+        for owner in sorted(self._asking - self._untold):
             position = self._world.position(owner)
             if position is not None:
                 positions.append((owner, position.epoch, position.n))

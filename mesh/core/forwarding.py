@@ -11,13 +11,13 @@ Source: design pages "Routing" (Forwarding) and "Wire and speed" (rules 1 to 6).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from zlib import crc32
 
 from msgspec.structs import replace
 
 from mesh.core.counters import Counters
-from mesh.core.dedupe import Dedupe, Origin, Seen
+from mesh.core.dedupe import Dedupe, Origin, Seen, Window
 from mesh.core.groups import Assigned, assign, far_region, member_node
 from mesh.core.plan import FLOWS, Part, Plan, Planner
 from mesh.core.session import LinkSession
@@ -32,7 +32,12 @@ PLANS = 16_384
 EVENT_OVERHEAD = 48
 """Bytes an event takes in a body beside its topic, key and data: an estimate for the flush size."""
 
-Groups = tuple[tuple[str, str, str], ...]
+Groups: TypeAlias = tuple[tuple[str, str, str], ...]
+Shares: TypeAlias = dict[tuple[tuple[str, ...], Groups], list[Event]]
+"""(nodes that get a share, groups assigned to them) -> its events."""
+
+_new = tuple.__new__
+"""Makes a NamedTuple without its Python-level constructor: a quarter of the cost of an event (measured)."""
 
 
 class Published(NamedTuple):
@@ -135,13 +140,18 @@ class Forwarder:
         counters = self.counters
         for topic, key, ttl_ms, attributes, data in events:
             self.seq += 1
-            event = Event(self.seq, topic, key, ttl_ms, extra, attributes, data)
+            event = _new(Event, (self.seq, topic, key, ttl_ms, extra, attributes, data))
             plan = self._plans.get(topic) or self.plan(topic)
             assigned: tuple[Assigned, ...] = ()
             if plan.groups:
                 assigned = self._assign(event, plan.groups)
-            flow = crc32(key.encode()) % FLOWS if plan.split and key else 0
-            outs = self._outs(plan, assigned, flow, remaining_bucket(ttl_ms))
+            if assigned or ttl_ms or (key and plan.split):
+                flow = crc32(key.encode()) % FLOWS if key and plan.split else 0
+                outs = self._outs(plan, assigned, flow, remaining_bucket(ttl_ms))
+            else:
+                outs = plan.outs
+                if outs is None:
+                    outs = plan.outs = self._make_outs(plan, (), 0, 0)
             if plan.local or assigned:
                 self._deliver_at_ingress(event, plan, assigned)
             if key and outs:
@@ -158,7 +168,7 @@ class Forwarder:
                 out.size += size
                 if out.size >= target or len(out.items) >= most:
                     self._flush_one(out, now)
-            published.append(Published(event.seq, plan, assigned))
+            published.append(_new(Published, (event.seq, plan, assigned)))
         counters.published += len(events)
         return published
 
@@ -353,35 +363,59 @@ class Forwarder:
         except BodyError:
             self.counters.drop(Drop.MALFORMED, header.count)
             return
-        only_group = bool(header.flags & Flag.GROUP_ONLY)
         mine = [group for group in header.groups if group[2] == self.region]
-        shares: dict[tuple[str, Groups], list[Event]] = {}
+        shares = self._shares_with_groups(header, events, mine, now) if mine else self._shares(header, events)
+        for (targets, assigned), share in shares.items():
+            local = replace(header, leg=Leg.LOCAL, regions=(self.region,), groups=assigned, count=len(share))
+            encoded = body if len(share) == len(events) else None
+            for name in targets:
+                if name == self.node:
+                    self._deliver_events(local, share, now)
+                else:
+                    if encoded is None:
+                        encoded = encode_body(share)
+                    self._offer(self.planner.links.peers[name], local, encoded, now)
+
+    def _shares(self, header: BatchHeader, events: Sequence[Event]) -> Shares:
+        """Events by the nodes that get them. The common case: one share with all of them, body reused."""
+        shares: Shares = {}
+        plans = self._region_plans
         for event in events:
-            plan = self._region_plans.get(event.topic) or self.region_plan(event.topic)
+            plan = plans.get(event.topic) or self.region_plan(event.topic)
+            if plan.unreached:
+                self.counters.drop(Drop.LINK_DOWN, len(plan.unreached))
+            key = (plan.targets, ())
+            if key in shares:
+                shares[key].append(event)
+            elif plan.targets:
+                shares[key] = [event]
+            else:
+                self._nobody(header, event)
+        return shares
+
+    def _shares_with_groups(
+        self, header: BatchHeader, events: Sequence[Event], mine: Sequence[tuple[str, str, str]], now: float
+    ) -> Shares:
+        """As `_shares`, with one member node for each assigned group of each event."""
+        only_group = bool(header.flags & Flag.GROUP_ONLY)
+        shares: Shares = {}
+        for event in events:
+            plan = self.region_plan(event.topic)
             nodes: dict[str, list[tuple[str, str, str]]] = {}
             if not only_group:
-                nodes = {name: [] for name in plan.nodes}
-                if plan.local:
-                    nodes[self.node] = []
+                nodes = {name: [] for name in plan.targets}
                 if plan.unreached:
                     self.counters.drop(Drop.LINK_DOWN, len(plan.unreached))
             for group in mine:
-                name = member_node(self._mesh_id(header, event), group[0], self.planner.near_members(*group[:2]))
+                near = self.planner.near_members(group[0], group[1])
+                name = member_node(self._mesh_id(header, event), group[0], near)
                 if name is None:
                     self._reassign(header, event, group[0], group[1], self.region, now)
                 else:
                     nodes.setdefault(name, []).append(group)
-            if not nodes and not mine:
-                self._nobody(header, event)
             for name, groups in nodes.items():
-                shares.setdefault((name, tuple(groups)), []).append(event)
-        for (name, assigned), share in shares.items():
-            local = replace(header, leg=Leg.LOCAL, regions=(self.region,), groups=assigned, count=len(share))
-            if name == self.node:
-                self._deliver_events(local, share, now)
-            else:
-                whole = len(share) == len(events)
-                self._offer(self.planner.links.peers[name], local, body if whole else encode_body(share), now)
+                shares.setdefault(((name,), tuple(groups)), []).append(event)
+        return shares
 
     def _mesh_id(self, header: BatchHeader, event: Event) -> str:
         return f"{header.region}/{header.node}/{header.epoch}/{event.seq}"
@@ -413,26 +447,73 @@ class Forwarder:
         redelivered = bool(header.flags & Flag.REDELIVERED)
         only_group = bool(header.flags & Flag.GROUP_ONLY)
         variant = "/".join(f"{group}/{filter}" for group, filter, _ in header.groups) if only_group else ""
+        if not events:
+            return
         window = self.dedupe.window(Origin(*origin, variant), now)
-        drop = self.counters.drop
+        first, last = events[0].seq, events[-1].seq
+        run = last - first == len(events) - 1 and window.see_run(first, last)
+        if not run:
+            events = self._fresh(window, events)
+        if header.remaining_ms:
+            events = self._in_time(header, events)
+        if header.groups or only_group:
+            self._deliver_with_groups(header, events, only_group, now)
+            return
+        path = header.path
+        plans = self._region_plans
+        deliveries = self.deliveries
+        delivered = 0
+        for event in events:
+            local = (plans.get(event.topic) or self.region_plan(event.topic)).local
+            for session, sids in local:
+                delivery = _new(Delivery, (event, sids, origin, path, redelivered))
+                queue = deliveries.get(session)
+                if queue is None:
+                    deliveries[session] = [delivery]
+                else:
+                    queue.append(delivery)
+            delivered += len(local)
+            if not local:
+                self._nobody_at_node(header, event)
+        self.counters.delivered += delivered
+
+    def _fresh(self, window: Window, events: Sequence[Event]) -> list[Event]:
+        """The events not seen before; the others are counted."""
+        fresh: list[Event] = []
         for event in events:
             seen = window.see(event.seq)
-            if seen is not Seen.FRESH:
-                drop(Drop.DUPLICATE if seen is Seen.DUPLICATE else Drop.DEDUPE_WINDOW_PASSED, 1)
-                continue
-            if event.deadline_ms and self._expired(header, event):
-                drop(Drop.EXPIRED, 1)
-                continue
-            local = () if only_group else (self._region_plans.get(event.topic) or self.region_plan(event.topic)).local
+            if seen is Seen.FRESH:
+                fresh.append(event)
+            else:
+                self.counters.drop(Drop.DUPLICATE if seen is Seen.DUPLICATE else Drop.DEDUPE_WINDOW_PASSED, 1)
+        return fresh
+
+    def _in_time(self, header: BatchHeader, events: Sequence[Event]) -> list[Event]:
+        """The events whose exact deadline has not passed; the others are counted."""
+        kept = [event for event in events if not (event.deadline_ms and self._expired(header, event))]
+        if len(kept) < len(events):
+            self.counters.drop(Drop.EXPIRED, len(events) - len(kept))
+        return kept
+
+    def _deliver_with_groups(
+        self, header: BatchHeader, events: Sequence[Event], only_group: bool, now: float
+    ) -> None:
+        origin = (header.region, header.node, header.epoch)
+        redelivered = bool(header.flags & Flag.REDELIVERED)
+        for event in events:
+            local = () if only_group else self.region_plan(event.topic).local
             for session, sids in local:
                 self._hand_over(session, event, sids, origin, header.path, redelivered)
             for group, filter, _ in header.groups:
                 if not self._deliver_to_group(event, group, filter, origin, header.path, redelivered):
                     self._reassign(header, event, group, filter, f"{self.region}/{self.node}", now)
-            if not local and not header.groups:
-                drop(Drop.INTEREST_GONE, 1)
-                if header.region == self.region and event.extra is not None and event.extra[EXTRA_REPLY_TO]:
-                    self.unserved.append((header, event, Drop.INTEREST_GONE, ""))
+
+    def _nobody_at_node(self, header: BatchHeader, event: Event) -> None:
+        """A node got an event that nobody here wants any more; the origin hears of it only inside its own region, where
+        it counts on this very node."""
+        self.counters.drop(Drop.INTEREST_GONE, 1)
+        if header.region == self.region and event.extra is not None and event.extra[EXTRA_REPLY_TO]:
+            self.unserved.append((header, event, Drop.INTEREST_GONE, ""))
 
     def _expired(self, header: BatchHeader, event: Event) -> bool:
         """The exact deadline: what the header lost of its bucket on the way is the time that passed."""

@@ -70,8 +70,9 @@ class Plan:
 
     local: (session, sids) of this node. nodes: other nodes of the region with plain interest and a link.
     regions: other regions with plain interest and a next hop. groups: (group, filter) that match.
-    split: some region has equal-cost next hops, so that the flow matters. parts: room in which the forwarder remembers
-    the batches of this plan by flow, deadline and group assignment.
+    split: some region has equal-cost next hops, so that the flow matters. targets: nodes of the region that get a copy, the own
+    one included. outs, parts: room in which the forwarder remembers the batches of this plan, without and by flow,
+    deadline and group assignment.
     """
 
     local: tuple[tuple[int, tuple[int, ...]], ...]
@@ -80,6 +81,8 @@ class Plan:
     groups: tuple[tuple[str, str], ...]
     unreached: tuple[Unreached, ...]
     split: bool
+    targets: tuple[str, ...] = ()
+    outs: Any = None
     parts: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
 
@@ -101,7 +104,9 @@ class Planner:
     Args:
         region, node: whose planner this is.
         fib: the route table in use, looked up at every call.
-        kept: regions whose interest is kept from before they became unreachable, with a detail for a person.
+        exits: siblings with a way of their own to a region that has no line in the FIB. Right after a bridge lost its
+            own way, its sibling's route of equal metric is not feasible here until a newer seqno arrives (one round
+            trip); the sibling sends it out all the same, and what came back would be dropped as a loop.
     """
 
     def __init__(
@@ -114,6 +119,7 @@ class Planner:
         subscriptions: SubscriptionIndex,
         links: Links,
         fib: Callable[[], Mapping[str, Entry]],
+        exits: Callable[[str], Sequence[str]],
     ) -> None:
         self.region = region
         self.node = node
@@ -122,13 +128,15 @@ class Planner:
         self.subscriptions = subscriptions
         self.links = links
         self._fib = fib
+        self._exits = exits
 
     def region_plan(self, topic: str) -> Plan:
         """Who in this region gets `topic`: what an entry bridge does, and the local half of publishing."""
         local = tuple(self.subscriptions.match(topic))
         match = self.interest.match(topic)
         nodes, _, unreached = self._split(match.mask)
-        return Plan(local, nodes, (), match.groups, tuple(u for u in unreached if u.node), False)
+        targets = (*nodes, self.node) if local else nodes
+        return Plan(local, nodes, (), match.groups, tuple(u for u in unreached if u.node), False, targets)
 
     def plan(self, topic: str) -> Plan:
         """Who anywhere gets `topic`, published at this node."""
@@ -136,7 +144,7 @@ class Planner:
         match = self.interest.match(topic)
         nodes, regions, unreached = self._split(match.mask)
         fib = self._fib()
-        split = any(len(fib[region].hops) > 1 for region in regions)
+        split = any(len(fib[region].hops) > 1 for region in regions if region in fib)
         return Plan(local, nodes, regions, match.groups, unreached, split)
 
     def _split(self, mask: int) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Unreached, ...]]:
@@ -154,7 +162,7 @@ class Planner:
                     nodes.append(bare)
                 else:
                     unreached.append(Unreached(self.region, bare, NotDelivered.LINK_DOWN, "no link to this node"))
-            elif bare in fib:
+            elif bare in fib or self._exit(bare) is not None:
                 regions.append(bare)
             else:
                 unreached.append(Unreached(bare, "", NotDelivered.NO_ROUTE, "unreachable, interest kept"))
@@ -176,7 +184,7 @@ class Planner:
         spread = crc32(origin.encode()) + flow
         for region in regions:
             entry = fib.get(region)
-            hop = None if entry is None else self._pick(entry, spread, path)
+            hop = self._exit(region) if entry is None else self._pick(entry, spread, path)
             if hop is None:
                 lost.append(region)
             else:
@@ -190,6 +198,14 @@ class Planner:
             found = self._usable(hop, path)
             if found is not None:
                 return found
+        return None
+
+    def _exit(self, region: str) -> tuple[int, Leg] | None:
+        """The link to a sibling with a way of its own, for a region without a line in the FIB."""
+        for node in self._exits(region):
+            link = self.links.peers.get(node)
+            if link is not None:
+                return link, Leg.TRANSIT
         return None
 
     def _usable(self, hop: Hop, path: Collection[str]) -> tuple[int, Leg] | None:
@@ -214,6 +230,9 @@ class Planner:
             usable = [hop for hop in found if hop is not None]
             bridge = next((link for link, leg in usable if leg is Leg.BRIDGE), None)
             peer = next((link for link, leg in usable if leg is Leg.TRANSIT), None) if redirect else None
+            if bridge is None and peer is None and redirect:
+                way = self._exit(region)
+                peer = None if way is None else way[0]
             if bridge is not None:
                 own.setdefault(bridge, []).append(region)
             elif peer is not None:

@@ -433,6 +433,7 @@ class LinkSession:
         self._granted_bytes = self.flow.bytes_in + self.limits.credit_bytes
         self._granted_events = self.flow.events_in + self.limits.credit_events
         self._effects.append(Send(self.link, Ack(self._in_batch, self._granted_bytes, self._granted_events)))
+        self._rearm()
 
     # -- time ----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,271 @@
+"""The data plane over real machines in a small world: legs, splits, groups, and what is counted when it goes wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from mesh.core.session import Terms
+from mesh.model.event import NewEvent
+from mesh.model.ids import NodeKey
+from mesh.model.limits import Limits
+from mesh.model.reasons import Drop
+from mesh.testing.world import SimNode, World
+from mesh.wire.codec import encode_body
+from mesh.wire.frames import BatchHeader, Flag, Leg
+
+
+def build(edges: list[tuple[str, str]], per_region: int = 1, limits: Limits | None = None) -> tuple[World, dict[str, SimNode]]:
+    """A world of regions joined by bridges between their first nodes, started and converged."""
+    world = World(7, limits=limits)
+    regions = sorted({region for edge in edges for region in edge})
+    nodes: dict[str, SimNode] = {}
+    for at, region in enumerate(regions):
+        listed = [b for a, b in edges if a == region]
+        for number in range(1, per_region + 1):
+            name = f"{region}-{number}"
+            nodes[name] = world.node(region, name, (0.0, 3.0 * at), listed if number == 1 else ())
+            if number > 1:
+                world.seed_link(nodes[name], nodes[f"{region}-1"])
+    for a, b in edges:
+        world.seed_link(nodes[f"{a}-1"], nodes[f"{b}-1"])
+    for node in nodes.values():
+        node.start()
+    world.run(4.0)
+    return world, nodes
+
+
+def copies(world: World) -> Counter[tuple[str, str, Leg]]:
+    """Counts batches carried per (from, to, leg) from now on."""
+    seen: Counter[tuple[str, str, Leg]] = Counter()
+    world.on_batch.append(lambda a, b, header, body: seen.update([(a.key.node, b.key.node, header.leg)]))
+    return seen
+
+
+RING = [("a", "b"), ("b", "c"), ("c", "d"), ("a", "d")]
+
+
+def test_one_publish_in_a_ring_of_four_is_one_delivery_per_subscriber_and_one_copy_per_link() -> None:
+    world, nodes = build(RING)
+    for session, name in enumerate(("b-1", "c-1", "d-1", "a-1")):
+        nodes[name].subscribe(session, 1, "orders/#")
+    world.run(1.0)
+    seen = copies(world)
+    nodes["a-1"].publish("orders/x")
+    world.run(1.0)
+    assert Counter(one.node.node for one in world.delivered) == {"a-1": 1, "b-1": 1, "c-1": 1, "d-1": 1}
+    assert max(seen.values()) == 1
+    assert sum(seen.values()) == 3
+
+
+def test_events_for_several_regions_share_a_copy_until_their_ways_part() -> None:
+    world, nodes = build([("a", "b"), ("b", "c"), ("b", "d")])
+    for name in ("c-1", "d-1"):
+        nodes[name].subscribe(1, 1, "t")
+    world.run(1.0)
+    seen = copies(world)
+    nodes["a-1"].publish("t")
+    world.run(1.0)
+    assert seen == {("a-1", "b-1", Leg.BRIDGE): 1, ("b-1", "c-1", Leg.BRIDGE): 1, ("b-1", "d-1", Leg.BRIDGE): 1}
+
+
+def test_inside_a_region_the_publisher_sends_local_to_each_interested_node_and_transit_to_the_exit() -> None:
+    world, nodes = build([("a", "b")], per_region=3)
+    nodes["a-3"].subscribe(1, 1, "t")
+    nodes["b-2"].subscribe(1, 1, "t")
+    world.run(1.0)
+    seen = copies(world)
+    nodes["a-2"].publish("t")
+    world.run(1.0)
+    assert seen == {
+        ("a-2", "a-3", Leg.LOCAL): 1,
+        ("a-2", "a-1", Leg.TRANSIT): 1,
+        ("a-1", "b-1", Leg.BRIDGE): 1,
+        ("b-1", "b-2", Leg.LOCAL): 1,
+    }
+    assert sorted(one.node.node for one in world.delivered) == ["a-3", "b-2"]
+
+
+def test_events_of_one_key_stay_in_order_although_their_topics_go_to_different_regions() -> None:
+    world, nodes = build([("a", "b"), ("b", "c")])
+    nodes["b-1"].subscribe(1, 1, "#")
+    nodes["c-1"].subscribe(1, 1, "wide/#")
+    world.run(1.0)
+    events = [NewEvent(("wide/x", "narrow/x")[n % 2], "k", 0, (), b"%d" % n) for n in range(20)]
+    nodes["a-1"].machine.publish(events, world.now)
+    nodes["a-1"].machine.flush(world.now)
+    nodes["a-1"].after()
+    world.run(1.0)
+    at_b = [int(one.delivery.event.data) for one in world.delivered if one.node.node == "b-1"]
+    assert at_b == list(range(20))
+
+
+def test_a_batch_that_was_in_this_region_before_is_dropped_as_a_loop() -> None:
+    world, nodes = build([("a", "b")])
+    header = BatchHeader(Leg.BRIDGE, 0, "z", "z-1", 1, ("b",), 0, 9, 0, ("b", "a"), 1, 1)
+    [session] = nodes["b-1"].machine.sessions.values()
+    nodes["b-1"].machine.forwarder.receive(session, header, b"", world.now)
+    assert nodes["b-1"].machine.counters.drops == {Drop.LOOP: 1}
+
+
+def test_a_batch_whose_hops_are_used_up_is_dropped_where_it_would_leave() -> None:
+    world, nodes = build([("a", "b"), ("b", "c")])
+    header = BatchHeader(Leg.BRIDGE, 0, "a", "a-1", 1, ("c",), 0, 0, 0, ("a",), 1, 1)
+    session = next(s for s in nodes["b-1"].machine.sessions.values() if s.peer_key.region == "a")
+    nodes["b-1"].machine.forwarder.receive(session, header, b"", world.now)
+    assert nodes["b-1"].machine.counters.drops == {Drop.HOP_LIMIT: 1}
+
+
+def test_an_event_past_its_deadline_is_dropped_with_its_reason() -> None:
+    world, nodes = build([("a", "b")])
+    nodes["b-1"].subscribe(1, 1, "t")
+    world.run(1.0)
+    world.cut(NodeKey("a", "a-1"), NodeKey("b", "b-1"), both=False)
+    nodes["a-1"].publish("t", ttl_ms=100)
+    nodes["a-1"].publish("t", ttl_ms=60_000)
+    world.run(1.0)
+    world.heal()
+    world.run(0.2)
+    assert len(world.delivered) == 2, "a stalled stream is no time the mesh can see: half a round trip is what is taken off"
+
+
+def test_without_a_way_publishing_reports_the_region_as_unreached_and_keeps_its_interest() -> None:
+    world, nodes = build([("a", "b")])
+    nodes["b-1"].subscribe(1, 1, "t")
+    world.run(1.0)
+    nodes["b-1"].crash()
+    world.run(6.0)
+    [published] = nodes["a-1"].machine.publish([NewEvent("t", "", 0, (), b"")], world.now)
+    assert [(u.region, u.reason.value) for u in published.plan.unreached] == [("b", "no_route")]
+    assert "b" in nodes["a-1"].machine.control.reach.kept
+
+
+def test_a_duplicate_of_a_batch_is_not_delivered_twice() -> None:
+    world, nodes = build([("a", "b")])
+    nodes["b-1"].subscribe(1, 1, "t")
+    world.run(1.0)
+    carried: list[tuple[BatchHeader, bytes]] = []
+    world.on_batch.append(lambda a, b, header, body: carried.append((header, body)))
+    nodes["a-1"].publish("t", "t")
+    world.run(1.0)
+    [(header, body)] = carried
+    machine = nodes["b-1"].machine
+    [session] = machine.sessions.values()
+    machine.forwarder.receive(session, header, body, world.now)
+    assert machine.take_deliveries() == {}
+    assert machine.counters.drops == {Drop.DUPLICATE: 2}
+
+
+def test_a_body_that_does_not_decode_is_counted_and_harms_nobody() -> None:
+    world, nodes = build([("a", "b")])
+    [session] = nodes["b-1"].machine.sessions.values()
+    header = BatchHeader(Leg.BRIDGE, 0, "a", "a-1", 1, ("b",), 0, 9, 0, ("a",), 1, 3)
+    nodes["b-1"].machine.forwarder.receive(session, header, b"\xc1garbage", world.now)
+    assert nodes["b-1"].machine.counters.drops == {Drop.MALFORMED: 3}
+
+
+# -- queue groups --------------------------------------------------------------------------------------------------
+
+
+def members(world: World, nodes: dict[str, SimNode], *names: str) -> None:
+    for name in names:
+        nodes[name].subscribe(1, 1, "jobs/#", "workers")
+    world.run(1.0)
+
+
+def test_each_event_of_a_group_goes_to_exactly_one_member_and_local_members_come_first() -> None:
+    world, nodes = build([("a", "b"), ("b", "c")], per_region=2)
+    members(world, nodes, "a-1", "a-2", "b-1", "c-2")
+    ids = [nodes["a-2"].publish(f"jobs/{n}")[0] for n in range(40)]
+    world.run(1.0)
+    assert Counter(one.mesh_id for one in world.delivered) == Counter(ids)
+    assert {one.node.node for one in world.delivered} == {"a-1", "a-2"}
+
+
+def test_the_nearest_region_takes_over_when_the_local_members_stop() -> None:
+    world, nodes = build([("a", "b"), ("b", "c")])
+    members(world, nodes, "a-1", "b-1", "c-1")
+    nodes["a-1"].unsubscribe(1, 1)
+    ids = [nodes["a-1"].publish(f"jobs/{n}")[0] for n in range(10)]
+    world.run(1.0)
+    assert Counter(one.mesh_id for one in world.delivered) == Counter(ids)
+    assert {one.node.node for one in world.delivered} == {"b-1"}
+
+
+def test_a_region_that_finds_its_group_empty_hands_the_event_to_another_region() -> None:
+    world, nodes = build([("a", "b"), ("b", "c")])
+    members(world, nodes, "b-1", "c-1")
+    nodes["b-1"].unsubscribe(1, 1)  # a learns it 5 s later: it still chooses b
+    ids = nodes["a-1"].publish("jobs/1", "jobs/2")
+    world.run(1.0)
+    assert Counter(one.mesh_id for one in world.delivered) == Counter(ids)
+    assert {one.node.node for one in world.delivered} == {"c-1"}
+
+
+def test_with_nobody_left_in_any_region_the_event_is_counted_as_no_members_once() -> None:
+    world, nodes = build([("a", "b")])
+    members(world, nodes, "b-1")
+    nodes["b-1"].unsubscribe(1, 1)
+    nodes["a-1"].publish("jobs/1")
+    world.run(1.0)
+    assert world.drops() == {"no_members": 1}
+
+
+def test_a_plain_subscriber_gets_what_a_group_gets_too() -> None:
+    world, nodes = build([("a", "b")], per_region=2)
+    members(world, nodes, "b-2")
+    nodes["b-2"].subscribe(2, 1, "jobs/+")
+    nodes["b-1"].subscribe(3, 1, "#")
+    world.run(1.0)
+    nodes["a-1"].publish("jobs/1")
+    world.run(1.0)
+    assert sorted((one.node.node, one.session) for one in world.delivered) == [("b-1", 3), ("b-2", 1), ("b-2", 2)]
+
+
+# -- one node ------------------------------------------------------------------------------------------------------
+
+
+def test_mail_for_a_node_that_is_not_linked_is_counted_and_the_sender_is_told() -> None:
+    world, nodes = build([("a", "b")])
+    assert nodes["a-1"].machine.ask("a", "a-9", "$mesh/ask/x", b"", ("", ""), world.now) is Drop.LINK_DOWN
+    assert nodes["a-1"].machine.ask("zz", "z-1", "$mesh/ask/x", b"", ("", ""), world.now) is Drop.NO_ROUTE
+
+
+def test_mail_for_another_node_is_never_delivered_here() -> None:
+    world, nodes = build([("a", "b")], per_region=2)
+    session = nodes["b-2"].machine.sessions[nodes["b-2"].machine.links.peers["b-1"]]
+    header = BatchHeader(Leg.LOCAL, Flag.TO_NODE, "a", "a-1", 1, ("b",), 0, 9, 0, (), 1, 1, (), "b-7")
+    event = NewEvent("t", "", 0, (), b"")
+    nodes["b-2"].machine.forwarder.receive(
+        session, header, encode_body([(1, event.topic, "", 0, None, (), b"")]), world.now  # type: ignore[list-item]
+    )
+    assert nodes["b-2"].machine.counters.drops == {Drop.NOT_FOR_US: 1}
+
+
+@pytest.mark.parametrize("redirected", [False, True])
+def test_a_bridge_without_its_own_way_redirects_a_transit_once(redirected: bool) -> None:
+    world = World(3)
+    a1, a2, b1 = world.node("a", "a-1", bridges=["b"]), world.node("a", "a-2", bridges=["b"]), world.node("b", "b-1")
+    a3 = world.node("a", "a-3")
+    world.seed_link(a2, a1)
+    world.seed_link(a3, a1)
+    world.seed_link(a1, b1, Terms("b"))
+    world.seed_link(a2, b1, Terms("b"))
+    for node in (a1, a2, a3, b1):
+        node.start()
+    b1.subscribe(1, 1, "t")
+    world.run(4.0)
+    # a-1 loses its bridge; a batch that a-3 addressed to it before it knew arrives now.
+    a1.targets.clear()
+    link = next(iter(a1.machine.links.bridges))
+    world.sever(a1.connections[link], told=True)
+    world.run(0.001)
+    session = a1.machine.sessions[a1.machine.links.peers["a-3"]]
+    flags = Flag.REDIRECTED if redirected else Flag.NONE
+    header = BatchHeader(Leg.TRANSIT, flags, "a", "a-3", a3.epoch, ("b",), 0, 16, 0, (), 1, 1)
+    a1.machine.forwarder.receive(session, header, encode_body([(1, "t", "", 0, None, (), b"")]), world.now)  # type: ignore[list-item]
+    a1.after()
+    world.run(1.0)
+    assert len(world.delivered) == (0 if redirected else 1)
+    assert a1.machine.counters.drops == ({Drop.NO_ROUTE: 1} if redirected else {})
