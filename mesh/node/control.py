@@ -14,7 +14,7 @@ import msgspec
 
 from federation.core.advert import WAITING_KEY, Advertiser
 from federation.core.reach import FILTER_KEY, GROUP_KEY, Reach, group_key, split_group_key
-from federation.core.receipts import HOLDS_KEY, Receipts
+from federation.core.receipts import BRIDGE_KEY, HOLDS_KEY, Receipts
 from federation.core.routes import RouteMachine
 from mesh.core.effects import CloseLink, Effect, Notify, Send
 from mesh.core.interest import Destinations, InterestIndex
@@ -30,8 +30,6 @@ from mesh.wire import frames as wire
 from mesh.wire.frames import Delta, Digest, Held, Pull, Scope
 
 ROUTE_KEY = "r"
-BRIDGE_KEY = "b"
-"""In a WORLD table: its owner is a bridge, even while its region wants nothing."""
 NEWS_COALESCE_S = 0.02
 """A node's first change goes out at once; those of the next 20 ms go together."""
 ANTI_ENTROPY_S = 1.0
@@ -88,7 +86,9 @@ class ControlPlane:
         )
         self.reach = Reach(destinations, interest)
         self.advertiser = Advertiser(self.world, settings.merge_budget)
-        self.receipts = Receipts(settings.region, settings.node, self.tables, self.world)
+        self.receipts = Receipts(
+            settings.region, settings.node, self.tables, self.world, lambda region: region in self.routes.fib
+        )
         self.is_bridge = False
         self.changed = False
         """Plans may be out of date: interest, routes or members changed."""
@@ -100,6 +100,7 @@ class ControlPlane:
         self._resync_at = now + dice.uniform(0.0, RESYNC_S)
         self._housekeeping_at = now + HOUSEKEEPING_S
         self._fib_seen = -1
+        self._live_seen = -1
 
     # -- local subscriptions -------------------------------------------------------------------------------------
 
@@ -302,6 +303,8 @@ class ControlPlane:
     def _world_changed(self, owner: str, changes: Iterable[Change], now: float) -> None:
         region, _, bridge = owner.partition("/")
         if region != self.region:
+            if region not in self.reach.regions():
+                self.reach.set_live(region, self.routes.live_bridges(region))
             for change in changes:
                 if change.key[0] in (FILTER_KEY, GROUP_KEY):
                     try:
@@ -357,7 +360,11 @@ class ControlPlane:
         if self.routes.fib_generation != self._fib_seen:
             self._fib_seen = self.routes.fib_generation
             self.changed = True
-            for region in set(self.reach.regions()) | set(self.routes.fib):
+            self.receipts.routes_changed(self.bridges_of_region())
+        if self.routes.live_generation != self._live_seen:
+            self._live_seen = self.routes.live_generation
+            self.changed = True
+            for region in list(self.reach.regions()):
                 self.reach.set_live(region, self.routes.live_bridges(region))
 
     def _push(self, now: float) -> None:

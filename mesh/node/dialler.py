@@ -59,6 +59,10 @@ class Target:
     state: str = "dialling"
     problem: str = ""
 
+    def opened(self) -> None:
+        """The link's opening exchange is done."""
+        self.state, self.problem = "linked", ""
+
 
 class Dialler:
     """Keeps links to targets. `targets` is for views: what is configured and not linked is shown with its problem."""
@@ -92,7 +96,9 @@ class Dialler:
     async def _attempt(self, target: Target) -> tuple[Close, str, NodeKey | None]:
         try:
             async with dial(target.address, target.transport, DIAL_TIMEOUT_S) as transport:
-                reason, detail, key = await self._node.attach(transport, dialled=True, terms=target.terms)
+                reason, detail, key = await self._node.attach(
+                    transport, dialled=True, terms=target.terms, when_open=target.opened
+                )
         except LinkLost as error:
             if target.problem.partition(": ")[2] != error.detail:
                 log.info("cannot dial", address=target.address, error=error.detail)

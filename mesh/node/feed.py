@@ -96,3 +96,4 @@ class Feed:
             yield watch
         finally:
             self._watching.remove(watch)
+            watch.close()

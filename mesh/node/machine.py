@@ -79,6 +79,7 @@ class NodeMachine:
             subscriptions=self.subscriptions,
             links=self.links,
             fib=lambda: self.control.routes.fib,
+            exits=self.control.routes.exits,
         )
         self.forwarder = Forwarder(
             settings.region,

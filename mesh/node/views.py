@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from mesh.core.session import LinkSession
+from mesh.model.reasons import RouteReason
 from mesh.node.inspect import Counters, Item, What
 from mesh.wire.frames import PROTOCOL, LinkKind
 
@@ -158,6 +159,8 @@ class Views:
             for view in routes.rib(now)
         ]
         for held in routes.withheld():
+            if held.reason is RouteReason.SPLIT_HORIZON:
+                continue  # every route has it towards where it came from: no news to an operator
             items.append(
                 {
                     "node": machine.key.node,

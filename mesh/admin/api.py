@@ -1,0 +1,269 @@
+"""The calls of the admin port: from a request to an answer, without a socket.
+
+Decides paths, parameters and the shape of answers; every list covers the region and says who did not answer. Changes nothing
+but through `Inspect.request_leave`, and not for a web page of another site.
+Invariant: every refusal is a problem object with a code; an unknown parameter is refused, not ignored.
+Source: design page "What a person sees", Admin API; RFC 9457; Fetch standard (Origin).
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+import trio
+
+from mesh.admin.metrics import Metrics
+from mesh.admin.paging import DEFAULT_LIMIT, MOST, page, read_cursor
+from mesh.admin.region import gather
+from mesh.model.errors import ERRORS, MeshError, problem
+from mesh.model.quantity import parse_duration
+from mesh.net.http_request import Request
+from mesh.net.http_response import Response
+from mesh.node.inspect import Inspect, Item, What
+
+API_VERSION: Final = "mesh/v1"
+WATCH_PATH: Final = "/v1/routes/watch"
+DEFAULT_TIMEOUT_S, LONGEST_TIMEOUT_S = 2.0, 60.0
+_JSON: Final = [("content-type", "application/json"), ("cache-control", "no-store")]
+_PROBLEM: Final = [("content-type", "application/problem+json"), ("cache-control", "no-store")]
+
+
+class Collection(NamedTuple):
+    """One list. one: the field that a path's last segment selects by, "" for none. filters: fields that may be given."""
+
+    what: What
+    one: str
+    filters: tuple[str, ...]
+
+
+COLLECTIONS: Final[dict[str, Collection]] = {
+    "/v1/nodes": Collection(What.NODES, "id", ("state", "region", "role", "version")),
+    "/v1/links": Collection(What.LINKS, "id", ("region", "kind", "state", "peer", "role")),
+    "/v1/routes": Collection(What.ROUTES, "region", ("region", "state", "next_hop", "reason")),
+    "/v1/subscriptions": Collection(What.SUBSCRIPTIONS, "", ("filter", "group", "client", "region")),
+    "/v1/config": Collection(What.CONFIG, "", ("key", "origin")),
+    "/v1/version": Collection(What.VERSION, "", ()),
+}
+_SCOPE: Final = ("limit", "cursor", "node", "here", "timeout")
+
+_Call = Callable[[Request], Awaitable[Response]]
+
+
+class Api:
+    """Answers requests about one node and its region."""
+
+    def __init__(self, inspect: Inspect) -> None:
+        self._inspect = inspect
+        self._metrics = Metrics(inspect)
+        self._calls: dict[str, tuple[str, _Call]] = {
+            "/livez": ("GET", self._livez),
+            "/readyz": ("GET", self._readyz),
+            "/metrics": ("GET", self._scrape),
+            "/v1/node/leave": ("POST", self._leave),
+        }
+
+    async def answer(self, request: Request) -> Response:
+        """The answer to one request; every MeshError becomes its problem object. Never raises for what a client sent."""
+        try:
+            return await self._find(request)
+        except MeshError as error:
+            return problem_response(error)
+
+    async def _find(self, request: Request) -> Response:
+        path = request.path.rstrip("/") or "/"
+        call = self._calls.get(path)
+        if call is not None:
+            method, answer = call
+            check_method(request, method)
+            if method != "GET":
+                check_origin(request)
+            return await answer(request)
+        parent, _, one = path.rpartition("/")
+        if path in COLLECTIONS:
+            collection, one = COLLECTIONS[path], ""
+        elif parent in COLLECTIONS and COLLECTIONS[parent].one and one:
+            collection = COLLECTIONS[parent]
+        else:
+            raise no_such_path(path, [*self._calls, *COLLECTIONS, WATCH_PATH])
+        check_method(request, "GET")
+        return await self._list(request, collection, one)
+
+    async def _list(self, request: Request, collection: Collection, one: str) -> Response:
+        given = parameters(request, (*collection.filters, *_SCOPE))
+        filters = {name: given[name] for name in collection.filters if name in given}
+        if one:
+            filters[collection.one] = one
+        limit = _number(given, "limit", DEFAULT_LIMIT, MOST)
+        after = read_cursor(collection.what, given.get("cursor", ""))
+        here = given.get("here", "false")
+        if here not in ("true", "false"):
+            raise MeshError("MESH-A007", "here", f"{here!r} is not true or false")
+        gathered = await gather(
+            self._inspect,
+            collection.what,
+            node=given.get("node", ""),
+            here=here == "true",
+            timeout_s=_duration(given),
+        )
+        found = await page(collection.what, gathered.items, filters, limit=limit, after=after)
+        if one and not found.items:
+            silent = ", ".join(entry.node for entry in gathered.missing)
+            raise MeshError(
+                "MESH-A005", request.path, f"nobody knows it (not asked or silent: {silent or 'none'})"
+            )
+        return listing(gathered.answered, gathered.missing, found.items, found.next)
+
+    # -- single calls ------------------------------------------------------------------------------------------------
+
+    async def _livez(self, request: Request) -> Response:
+        """Alive means that the loop turns: how long one turn takes is measured here and now."""
+        begun = trio.current_time()
+        await trio.lowlevel.checkpoint()
+        turn_ms = (trio.current_time() - begun) * 1e3
+        return Response(200, _encode({"status": "alive", "turn_ms": round(turn_ms, 3)}), _JSON)
+
+    async def _readyz(self, request: Request) -> Response:
+        ready, why = self._inspect.ready()
+        if not ready:
+            return problem_response(MeshError("MESH-A008", "", why))
+        return Response(200, _encode({"status": "ready"}), _JSON)
+
+    async def _scrape(self, request: Request) -> Response:
+        body, content_type = self._metrics.render((request.header(b"accept") or b"").decode("latin-1"))
+        return Response(200, body, [("content-type", content_type)])
+
+    async def _leave(self, request: Request) -> Response:
+        key = self._inspect.key
+        self._inspect.request_leave()
+        told = {"apiVersion": API_VERSION, "node": key.node, "region": key.region, "status": "leaving"}
+        return Response(202, _encode(told), _JSON)
+
+
+# -- parts of answers -------------------------------------------------------------------------------------------------
+
+
+def listing(
+    answered: Sequence[str], missing: Sequence[tuple[str, str]], items: Sequence[Item], cursor: str | None
+) -> Response:
+    """The one shape of every list."""
+    told = {
+        "apiVersion": API_VERSION,
+        "answered": answered,
+        "missing": [{"node": node, "why": why} for node, why in missing],
+        "next": cursor,
+        "items": items,
+    }
+    return Response(200, _encode(told), _JSON)
+
+
+def problem_response(error: MeshError, headers: Sequence[tuple[str, str]] = ()) -> Response:
+    """A MeshError as problem+json, with the status of its row."""
+    told = problem(error.code, error.what, where=error.where)
+    told["remedy"] = error.remedy
+    status = ERRORS[error.code].status or 500
+    told["status"] = status
+    extra = [("retry-after", "1")] if status == 503 else []
+    if isinstance(error, WrongMethod):
+        extra.append(("allow", error.allowed))
+    return Response(status, _encode(told), [*_PROBLEM, *extra, *headers])
+
+
+def _encode(told: object) -> bytes:
+    """One line of JSON with its line feed, for a terminal."""
+    return msgspec.json.encode(told) + b"\n"
+
+
+# -- parts of requests ------------------------------------------------------------------------------------------------
+
+
+class WrongMethod(MeshError):
+    """The path is there, the method is not. allowed: the Allow header."""
+
+    def __init__(self, path: str, method: str, allowed: str) -> None:
+        super().__init__("MESH-A006", path, f"{method} is not one of {allowed}")
+        self.allowed = allowed
+
+
+def check_method(request: Request, method: str) -> None:
+    """Raises: WrongMethod. HEAD is answered wherever GET is."""
+    allowed = ("GET", "HEAD") if method == "GET" else (method,)
+    if request.method not in allowed:
+        raise WrongMethod(request.path, request.method, ", ".join(allowed))
+
+
+def check_origin(request: Request) -> None:
+    """Refuse what a web page of another site sends: browsers name the page's origin with every POST.
+
+    Only a page of this machine passes, so that a name which an attacker points at 127.0.0.1 does not help either.
+    Raises: MeshError MESH-A004.
+    """
+    origin = request.header(b"origin")
+    if origin is None:
+        return
+    try:
+        host = urlsplit(origin.decode("ascii")).hostname or ""
+    except ValueError:
+        host = ""
+    if not _is_this_machine(host):
+        raise MeshError(
+            "MESH-A004", "Origin", "a web page of another site may not do this", "Use the command."
+        )
+
+
+def _is_this_machine(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def parameters(request: Request, known: Sequence[str]) -> dict[str, str]:
+    """Query parameters, each known and given once. Raises: MeshError MESH-A007 with the nearest name."""
+    found: dict[str, str] = {}
+    for name, value in request.query:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            remedy = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(known)}."
+            raise MeshError("MESH-A007", name[:80], "no such parameter", remedy)
+        if name in found:
+            raise MeshError("MESH-A007", name, "it is given twice")
+        found[name] = value
+    return found
+
+
+def no_such_path(path: str, known: Sequence[str]) -> MeshError:
+    """The error of a path nobody answers, with the nearest one."""
+    near = difflib.get_close_matches(path, known, n=1, cutoff=0.6)
+    remedy = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
+    return MeshError("MESH-A005", path[:200], "no such path", remedy)
+
+
+def _number(given: dict[str, str], name: str, default: int, most: int) -> int:
+    text = given.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
+        raise MeshError("MESH-A007", name, f"{text[:20]!r} is not a number from 1 to {most}")
+    return int(text)
+
+
+def _duration(given: dict[str, str]) -> float:
+    text = given.get("timeout")
+    if text is None:
+        return DEFAULT_TIMEOUT_S
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= LONGEST_TIMEOUT_S:
+        raise MeshError(
+            "MESH-A007", "timeout", f"{text[:20]!r} is not a duration up to {LONGEST_TIMEOUT_S:g}s"
+        )
+    return seconds

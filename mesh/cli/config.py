@@ -1,0 +1,99 @@
+"""`mesh config`: what a node was told and from where, and whether a file is good before a node is started with it.
+
+Decides nothing about settings: `mesh.config` reads them, exactly as `mesh run` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from mesh.cli.listing import on_nodes, show_list
+from mesh.cli.options import Parser, common, options_of, subcommands, subparser
+from mesh.cli.render import Column, emit, field, write_lines
+from mesh.cli.run import add_settings, settings_of
+
+EXAMPLES: Final = (
+    "mesh config show --origin",
+    "mesh config show --config mesh.toml",
+    "mesh config check mesh.toml",
+)
+
+
+def build(parser: Parser) -> None:
+    """Declare the subcommands."""
+    commands = subcommands(parser)
+    show = subparser(
+        commands,
+        "show",
+        "show every key with its value, of a running node or of a file",
+        (
+            "mesh config show --origin",
+            "mesh config show --on eu-2",
+            "mesh config show --config mesh.toml -o json",
+        ),
+    )
+    show.add_argument("--origin", action="store_true", help="also say where each value comes from")
+    show.add_argument("--config", metavar="FILE", help="what a node started here with this file would use")
+    on_nodes(show)
+    common(show)
+    show.set_defaults(run=_show)
+    check = subparser(
+        commands,
+        "check",
+        "tell every problem of a file, as 'mesh run' with the same flags would find it",
+        (
+            "mesh config check mesh.toml",
+            "mesh config check mesh.toml --region eu",
+            "mesh config check mesh.toml --insecure-links",
+        ),
+    )
+    check.add_argument("file", metavar="FILE", nargs="?", help="the node's TOML file")
+    add_settings(check)
+    check.add_argument("--debug", action="store_true", help="show the traceback of an unexpected error")
+    check.set_defaults(run=_check)
+
+
+def _columns(origin: bool) -> tuple[Column, ...]:
+    columns = (Column("KEY", field("key")), Column("VALUE", field("value")))
+    return (*columns, Column("ORIGIN", field("origin"), wide=not origin))
+
+
+def _show(args: argparse.Namespace) -> int:
+    columns = _columns(args.origin)
+    if args.config is None:
+        # Settings are each node's own: the node that is asked speaks for itself unless another is named.
+        args.here = not args.on
+        return show_list(args, "/v1/config", columns, name="key", nodes=True)
+    from mesh.config import load
+
+    config = load(Path(args.config))
+    items: list[dict[str, Any]] = [setting._asdict() for setting in config.settings]
+    emit({"apiVersion": "mesh/v1", "items": items}, columns, options_of(args), name="key")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from mesh.config import check
+
+    path = args.file or args.config
+    config, problems = check(
+        Path(path) if path else None,
+        flags=settings_of(args),
+        insecure_links=args.insecure_links,
+        insecure_clients=args.insecure_clients,
+    )
+    for problem in problems:
+        sys.stderr.write(f"{problem}\n")
+    if config is None:
+        return 1
+    for warning in config.warnings():
+        sys.stderr.write(f"warning: {warning}\n")
+    bridges = ", ".join(bridge.to for bridge in config.bridges) or "none"
+    name = f"{config.node.region}/{config.node.id or '(host name)'}"
+    write_lines(
+        [f"{path or 'no file'}: good. node {name}, bridges: {bridges}, registry: {config.registry.kind}"]
+    )
+    return 0

@@ -1,0 +1,206 @@
+"""`mesh subscribe`: print events as they arrive, with the regions they crossed and how long they took.
+
+Decides the line of an event, and that a lost connection is made again: what passed in between is not delivered (at most once),
+and the command says that it was away. Never decides what is delivered.
+Source: design page "What a person sees", Publishing and subscribing (SSE).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from mesh.cli.ask import Event, Node
+from mesh.cli.options import Options, Parser, common, duration, options_of
+from mesh.cli.render import paint, text, write_lines
+from mesh.model.errors import MeshError
+
+EXAMPLES: Final = (
+    "mesh subscribe 'orders/#'",
+    "mesh subscribe 'orders/+/created' --group billing --wait mesh",
+    "mesh subscribe 'orders/#' --wait mesh --regions us,ap -n 10 -o json",
+)
+RETRY_FIRST_S, RETRY_MOST_S = 0.2, 2.0
+_LOST: Final = frozenset({"MESH-A002", "MESH-A012", "MESH-A016"})
+
+
+def build(parser: Parser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("filter", metavar="FILTER", nargs="+", help="topic filters: + one level, # the tail")
+    parser.add_argument(
+        "--group", metavar="GROUP", help="share the events with the other members of this group"
+    )
+    parser.add_argument(
+        "--wait",
+        choices=("node", "region", "mesh"),
+        metavar="node|region|mesh",
+        help="say how far the interest is installed before the first event",
+    )
+    parser.add_argument(
+        "--regions", metavar="A,B", help="with --wait mesh: these regions and no others are demanded"
+    )
+    parser.add_argument("--wait-timeout", type=duration, default=5.0, metavar="DURATION", help="default 5s")
+    parser.add_argument("-n", "--count", type=int, metavar="COUNT", help="stop after so many events")
+    parser.add_argument(
+        "--for",
+        dest="for_s",
+        type=duration,
+        metavar="DURATION",
+        help="stop after this time; exit 1 if COUNT was not reached",
+    )
+    parser.add_argument(
+        "--no-reconnect", action="store_true", help="stop (exit 3) when the connection is lost"
+    )
+    common(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.count is not None and args.count < 1:
+        raise MeshError("MESH-A001", "--count", "it must be above 0")
+    session = _Subscription(args, options_of(args))
+    try:
+        return session.run()
+    except KeyboardInterrupt:
+        return 0
+
+
+class _Subscription:
+    """One run of the command: prints, counts, and dials again."""
+
+    def __init__(self, args: argparse.Namespace, options: Options) -> None:
+        self._args = args
+        self._options = options
+        self._seen = 0
+        self._ends = time.monotonic() + args.for_s if args.for_s else None
+
+    def run(self) -> int:
+        """Until the count or the time is reached. Raises: MeshError when the node cannot be reached the first time."""
+        retry_s, connected = RETRY_FIRST_S, False
+        while True:
+            try:
+                for event in self._events():
+                    connected, retry_s = True, RETRY_FIRST_S
+                    self._take(event)
+                    if self._args.count is not None and self._seen >= self._args.count:
+                        return 0
+                    if self._is_over():
+                        break
+            except MeshError as error:
+                if error.code not in _LOST or not connected or self._args.no_reconnect:
+                    if not self._is_over():
+                        raise
+                else:
+                    self._say(f"{error.what}: dialling again; what passes meanwhile is not delivered here")
+            if self._is_over():
+                return 1 if self._args.count is not None else 0
+            time.sleep(retry_s)
+            retry_s = min(RETRY_MOST_S, retry_s * 2)
+
+    def _is_over(self) -> bool:
+        return self._ends is not None and time.monotonic() >= self._ends
+
+    def _events(self) -> Any:
+        args = self._args
+        params = [("filter", each) for each in args.filter]
+        if args.group:
+            params.append(("group", args.group))
+        patience_s = 0.0
+        if args.wait or args.regions:
+            params.append(("wait", args.wait or "mesh"))
+            params.append(("wait_timeout", f"{args.wait_timeout:g}s"))
+            patience_s = args.wait_timeout
+        if args.regions:
+            params.append(("regions", args.regions))
+        with Node(self._options.events, self._options.timeout_s) as node:
+            yield from node.stream("/v1/events", params, patience_s=patience_s, ends=self._ends)
+
+    def _take(self, event: Event) -> None:
+        try:
+            told = json.loads(event.data)
+        except (ValueError, RecursionError):
+            raise MeshError("MESH-A010", self._options.events, "an event that is no JSON") from None
+        if event.event == "subscribed":
+            self._tell_receipt(told)
+        elif event.event == "event":
+            self._seen += 1
+            self._print(event.id, told)
+        elif event.event == "closing":
+            self._say(f"the node closes the stream: {told.get('reason')}")
+
+    def _tell_receipt(self, receipt: Mapping[str, Any]) -> None:
+        if self._options.output == "json":
+            write_lines([json.dumps({"subscribed": receipt}, ensure_ascii=False)])
+        self._say(receipt_line(", ".join(self._args.filter), receipt))
+
+    def _print(self, mesh_id: str, told: Mapping[str, Any]) -> None:
+        match self._options.output:
+            case "json" | "yaml":
+                write_lines([json.dumps({"mesh_id": mesh_id, **told}, ensure_ascii=False)])
+            case "name":
+                write_lines([mesh_id])
+            case form:
+                line = event_line(told, datetime.now(UTC), color=self._options.color)
+                write_lines([f"{line}  {mesh_id}" if form == "wide" else line])
+
+    @staticmethod
+    def _say(line: str) -> None:
+        sys.stdout.flush()
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+
+def receipt_line(filters: str, receipt: Mapping[str, Any]) -> str:
+    """ "subscribed to orders/#; installed in us, ap; missing: af (no_route)"."""
+    installed = receipt.get("installed") or []
+    missing = receipt.get("missing") or []
+    line = f"subscribed to {filters}"
+    if installed:
+        line += f"; installed in {', '.join(installed)}"
+    if missing:
+        line += "; missing: " + ", ".join(f"{entry['region']} ({entry['why']})" for entry in missing)
+    return line
+
+
+def event_line(told: Mapping[str, Any], now: datetime, *, color: bool) -> str:
+    """One event: arrival, topic, regions crossed, latency if the event has a time, data."""
+    event = told.get("event") or {}
+    path = told.get("path") or []
+    crossed = f"{len(path)} hop{'s' if len(path) != 1 else ''} {'>'.join(path)}" if path else "here"
+    parts = [
+        paint(now.astimezone().strftime("%H:%M:%S.%f")[:-3], "dim", color),
+        paint(text(told.get("topic")), "bold", color),
+        crossed,
+        latency(event.get("time"), now),
+        data_text(event),
+    ]
+    return "  ".join(parts)
+
+
+def latency(sent: Any, now: datetime) -> str:
+    """Milliseconds since the event's time, "-" without one. Right only as far as the two clocks agree."""
+    if not isinstance(sent, str):
+        return "-"
+    try:
+        then = datetime.fromisoformat(sent.replace("Z", "+00:00").replace("z", "+00:00"))
+        elapsed_ms = (now - then).total_seconds() * 1e3
+    except (ValueError, TypeError, OverflowError):
+        return "-"
+    return f"{elapsed_ms:.0f}ms"
+
+
+def data_text(event: Mapping[str, Any]) -> str:
+    """The data on one line: text as it is, JSON compact, binary data as its base64."""
+    if "data_base64" in event:
+        return f"base64:{text(event['data_base64'])}"
+    data = event.get("data")
+    if data is None:
+        return ""
+    return (
+        text(data) if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(", ", ": "))
+    )

@@ -1,0 +1,337 @@
+"""The configuration of one node: one frozen value, made from flags, environment, file and defaults, in that order.
+
+Decides which source wins, and whether the settings make sense together (loopback rules, bridges, registry).
+Never decides how one value is written (`mesh.keys`), and opens nothing but the one file: no port, no folder.
+Invariant: a `Config` that exists can be started with; everything else was a MeshError with its place and remedy.
+Source: design page "What a person sees", section Configuration; "Routing", section Security (loopback).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from mesh.keys import KEYS, LISTS
+from mesh.model.errors import MeshError
+from mesh.model.limits import Limits
+from mesh.model.quantity import Address
+from mesh.sources import Entry, Source, from_environ, from_file, from_flags, indexes
+
+INSECURE_LINKS, INSECURE_CLIENTS = "MESH_INSECURE_LINKS", "MESH_INSECURE_CLIENTS"
+
+
+class Setting(NamedTuple):
+    """One row of `mesh config show`. value: as TOML. origin: flag | env | file | default."""
+
+    key: str
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """id None: made from the host name and kept in the data folder. data None: `data_folder` decides."""
+
+    id: str | None
+    region: str
+    data: Path | None
+    location: tuple[float, float] | None
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ListenConfig:
+    """None: turned off."""
+
+    events: Address | None
+    link: Address | None
+    admin: Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryConfig:
+    """kind "memory" exists for tests only and cannot be configured. path: set for kind "file"."""
+
+    kind: Literal["none", "file", "memory"]
+    path: Path | None
+    lease_s: float
+    seeds: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FederationConfig:
+    """accept: which regions may dial in, resolved: never None."""
+
+    accept: Literal["any", "listed"]
+    hop_limit: int
+    export_merge_budget: int
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipConfig:
+    probe_interval_s: float
+    probe_timeout_s: float
+    suspicion_mult: float
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeConfig:
+    """One [[bridge]]. Without seeds it only accepts."""
+
+    to: str
+    seeds: tuple[Address, ...]
+    links: int
+    role: Literal["transit", "peer", "stub"]
+    transport: Literal["tcp", "ws"]
+    cost: int
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryConfig:
+    log_level: Literal["debug", "info", "warning", "error"]
+    log_format: Literal["text", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything a node is started with. insecure_*: the operator said that open ports on a network are meant."""
+
+    node: NodeConfig
+    listen: ListenConfig
+    registry: RegistryConfig
+    federation: FederationConfig
+    membership: MembershipConfig
+    bridges: tuple[BridgeConfig, ...]
+    limits: Limits
+    telemetry: TelemetryConfig
+    insecure_links: bool = False
+    insecure_clients: bool = False
+    settings: tuple[Setting, ...] = ()
+
+    def warnings(self) -> tuple[str, ...]:
+        """What to log at the start: ports that are open to a network because the operator said so."""
+        found = []
+        if self.insecure_links:
+            found.append("links are in clear text and peers are not authenticated (--insecure-links)")
+        if self.insecure_clients:
+            found.append("anybody who reaches the events port may publish and subscribe (--insecure-clients)")
+        return tuple(found)
+
+
+def load(
+    path: Path | None = None,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    insecure_links: bool = False,
+    insecure_clients: bool = False,
+) -> Config:
+    """The configuration from all sources.
+
+    Args: path: the TOML file, None for none. flags: dotted key to text or TOML value. environ: default os.environ.
+    Raises: MeshError, the first problem found; the node must not start.
+    """
+    config, problems = check(
+        path, flags=flags, environ=environ, insecure_links=insecure_links, insecure_clients=insecure_clients
+    )
+    if problems:
+        raise problems[0]
+    assert config is not None
+    return config
+
+
+def check(
+    path: Path | None = None,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    insecure_links: bool = False,
+    insecure_clients: bool = False,
+) -> tuple[Config | None, list[MeshError]]:
+    """As `load`, but tells every problem at once; the Config is None if there is any."""
+    env = os.environ if environ is None else environ
+    sources = [from_file(path)] if path is not None else []
+    sources += [from_environ(env), from_flags(flags or {})]
+    problems = [problem for source in sources for problem in source.problems]
+    merged = _Merged(sources)
+    problems += merged.missing()
+    problems += (
+        MeshError("MESH-C002", name, f"{env[name]!r} is not 1 or 0")
+        for name in (INSECURE_LINKS, INSECURE_CLIENTS)
+        if env.get(name, "") not in ("", "0", "1")
+    )
+    if problems:
+        return None, problems
+    config = _build(
+        merged,
+        insecure_links=insecure_links or env.get(INSECURE_LINKS) == "1",
+        insecure_clients=insecure_clients or env.get(INSECURE_CLIENTS) == "1",
+    )
+    problems = list(_contradictions(config, merged))
+    return (None, problems) if problems else (config, [])
+
+
+class _Merged:
+    """The entries that won: later sources over earlier ones; a list of tables is taken whole from the last that has it."""
+
+    def __init__(self, sources: list[Source]) -> None:
+        self.entries: dict[str, tuple[Entry, str]] = {}
+        for source in sources:
+            for name in LISTS:
+                if indexes(source.entries, name):
+                    self.entries = {k: v for k, v in self.entries.items() if not k.startswith(f"{name}.")}
+            for entry in source.entries:
+                self.entries[entry.name] = (entry, source.origin)
+        self.bridges = indexes((entry for entry, _ in self.entries.values()), "bridge")
+
+    def missing(self) -> Iterator[MeshError]:
+        for index in self.bridges:
+            for key in KEYS:
+                name = f"bridge.{index}.{key.last}"
+                if key.table == "bridge" and key.needed and name not in self.entries:
+                    yield MeshError("MESH-C011", name, "it is missing", f"Add {key.last} to that [[bridge]].")
+
+    def where(self, name: str) -> str:
+        return self.entries[name][0].where if name in self.entries else name
+
+    def table(self, schema: str, index: int | None = None) -> dict[str, Any]:
+        """Values of one table by the last part of their key."""
+        prefix = schema if index is None else f"{schema}.{index}"
+        return {
+            key.last: self.entries[name][0].value if name in self.entries else key.default
+            for key in KEYS
+            if key.built and key.table == schema
+            for name in (f"{prefix}.{key.last}",)
+        }
+
+    def settings(self, resolved: Mapping[str, Any]) -> Iterator[Setting]:
+        """Every built key with its value and origin, in the order of the table."""
+        for key in KEYS:
+            if not key.built:
+                continue
+            prefixes = [f"bridge.{index}" for index in self.bridges] if key.table == "bridge" else [key.table]
+            for prefix in prefixes:
+                name = f"{prefix}.{key.last}"
+                entry, origin = self.entries.get(name, (None, "default"))
+                value = entry.value if entry is not None else resolved.get(name, key.default)
+                shown = "-" if value is None and key.table != "listen" else key.form.write(value)
+                yield Setting(name, shown, origin)
+
+
+def _build(merged: _Merged, *, insecure_links: bool, insecure_clients: bool) -> Config:
+    registry, federation = merged.table("registry"), merged.table("federation")
+    membership, listen = merged.table("membership"), ListenConfig(**merged.table("listen"))
+    registry["lease_s"] = registry.pop("lease")
+    for name in ("probe_interval", "probe_timeout"):
+        membership[f"{name}_s"] = membership.pop(name)
+    if federation["accept"] is None:
+        federation["accept"] = "any" if listen.link is not None and listen.link.is_loopback else "listed"
+    return Config(
+        node=NodeConfig(**merged.table("node")),
+        listen=listen,
+        registry=RegistryConfig(**registry),
+        federation=FederationConfig(**federation),
+        membership=MembershipConfig(**membership),
+        bridges=tuple(BridgeConfig(**merged.table("bridge", index)) for index in merged.bridges),
+        limits=Limits(hop_limit=federation["hop_limit"], **merged.table("limits")),
+        telemetry=TelemetryConfig(**merged.table("telemetry")),
+        insecure_links=insecure_links,
+        insecure_clients=insecure_clients,
+        settings=tuple(merged.settings({"federation.accept": federation["accept"]})),
+    )
+
+
+# -- what must hold across keys -----------------------------------------------------------------------------------
+
+
+def _contradictions(config: Config, merged: _Merged) -> Iterator[MeshError]:
+    yield from _open_ports(config, merged)
+    yield from _bridge_problems(config, merged)
+    registry = config.registry
+    if registry.kind not in ("none", "file"):
+        yield MeshError(
+            "MESH-C010", merged.where("registry.kind"), f"not built yet: registry.kind = {registry.kind}"
+        )
+    if registry.kind == "file" and registry.path is None:
+        yield MeshError("MESH-C011", "registry.path", "kind is file, so it is needed")
+    if registry.kind == "none" and registry.path is not None:
+        yield MeshError("MESH-C020", merged.where("registry.path"), 'it is set, but registry.kind is "none"')
+    if config.membership.probe_timeout_s >= config.membership.probe_interval_s:
+        yield MeshError(
+            "MESH-C006",
+            merged.where("membership.probe_timeout"),
+            "it is not shorter than membership.probe_interval",
+        )
+    if config.limits.batch_target_bytes > config.limits.frame_bytes:
+        yield MeshError(
+            "MESH-C006", merged.where("limits.batch_target_bytes"), "it is more than limits.frame_bytes"
+        )
+
+
+def _open_ports(config: Config, merged: _Merged) -> Iterator[MeshError]:
+    """Without TLS and tokens, ports are for this machine unless the operator says that the network is trusted."""
+    listen = config.listen
+    taken: dict[Address, str] = {}
+    for name, address in (("link", listen.link), ("events", listen.events), ("admin", listen.admin)):
+        if address is None:
+            continue
+        where = merged.where(f"listen.{name}")
+        if address.port and address in taken:
+            yield MeshError(
+                "MESH-C006", where, f"{address} is also listen.{taken[address]}", "Give each its own port."
+            )
+        taken[address] = name
+        code = {"link": "MESH-C016", "events": "MESH-C017", "admin": "MESH-C018"}[name]
+        allowed = {"link": config.insecure_links, "events": config.insecure_clients, "admin": False}[name]
+        if not address.is_loopback and not allowed:
+            yield MeshError(code, where, f"{address} is not on loopback")
+    if not config.insecure_links:
+        seeds = {"registry.seeds": config.registry.seeds} | {
+            f"bridge.{index}.seeds": bridge.seeds for index, bridge in enumerate(config.bridges)
+        }
+        for name, addresses in seeds.items():
+            for address in addresses:
+                if not address.is_loopback:
+                    yield MeshError("MESH-C016", merged.where(name), f"{address} is not on loopback")
+
+
+def _bridge_problems(config: Config, merged: _Merged) -> Iterator[MeshError]:
+    regions: set[str] = set()
+    for index, bridge in enumerate(config.bridges):
+        where = merged.where(f"bridge.{index}.to")
+        if bridge.to == config.node.region:
+            yield MeshError(
+                "MESH-C019",
+                where,
+                f"{bridge.to} is this node's own region",
+                "Name another region; nodes of the own one are [registry] seeds.",
+            )
+        if bridge.to in regions:
+            yield MeshError(
+                "MESH-C019", where, f"{bridge.to} has a [[bridge]] already", "Put all its seeds into one."
+            )
+        regions.add(bridge.to)
+        # The Literal leaves dmz out, because a Config with it never leaves this module.
+        if str(bridge.role) == "dmz":
+            yield MeshError(
+                "MESH-C010", merged.where(f"bridge.{index}.role"), "not built yet: bridge.role = dmz"
+            )
+        if not bridge.seeds and config.listen.link is None:
+            yield MeshError(
+                "MESH-C019",
+                where,
+                "it has no seeds to dial, and listen.link is none, so nothing can dial in",
+                "Give it seeds, or turn listen.link on.",
+            )
+
+
+def data_folder(config: Config, environ: Mapping[str, str] | None = None) -> Path:
+    """The node's folder: [node] data, else hopmesh/REGION/ID (or hopmesh/REGION/default) in the user's state folder."""
+    if config.node.data is not None:
+        return config.node.data
+    env = os.environ if environ is None else environ
+    state = Path(env.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return state / "hopmesh" / config.node.region / (config.node.id or "default")

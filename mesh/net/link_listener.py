@@ -1,0 +1,128 @@
+"""The link port: plain TCP links and links inside WebSockets on one port, and a bound on strangers.
+
+Decides which of the two a connection is, from its first byte; how many connections may be open that have not finished
+the opening exchange; and which of them goes when another comes: the oldest, so that strangers who open and say nothing
+cannot keep real peers out.
+Never decides whether a peer may stay: that is the session's.
+Invariant: at most `limits.half_open_links` connections are half open, and every one that was refused was counted.
+Source: design page "Wire and speed", rule 10; RFC 4987 section 3.4 (recycling the oldest half-open).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from mesh.model.limits import Limits
+from mesh.net.link_websocket import accept_link
+from mesh.net.listener import CountRefusal, Listener
+from mesh.net.supervise import Crashes
+from mesh.net.tcp import TcpTransport
+from mesh.net.transport import READ_BYTES, LinkLost, Transport
+
+_HTTP: Final = b"G"
+"""First byte of "GET ". A frame that begins with it would be over a gigabyte long: no frame does (see wire.codec)."""
+
+
+class Pending:
+    """One accepted connection that has not finished opening. Whoever runs the link calls `opened` when it has."""
+
+    def __init__(self, remote: str) -> None:
+        self.remote = remote
+        self.scope = trio.CancelScope()
+        self.evicted = False
+        self._half_open: dict[Pending, None] | None = None
+
+    def enter(self, half_open: dict[Pending, None]) -> None:
+        self._half_open = half_open
+        half_open[self] = None
+
+    def opened(self) -> None:
+        """The other end is a peer now: it can no longer be evicted. Idempotent."""
+        if self._half_open is not None:
+            self._half_open.pop(self, None)
+            self._half_open = None
+
+
+AcceptLink = Callable[[Transport, Pending], Awaitable[object]]
+
+
+class LinkListener:
+    """Args:
+    accept: runs one link to its end, and calls `Pending.opened` when its opening exchange is done.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        accept: AcceptLink,
+        limits: Limits,
+        *,
+        crashes: Crashes,
+        count_refusal: CountRefusal,
+    ) -> None:
+        assert limits.frame_bytes < _HTTP[0] << 24, "a frame's length could look like an HTTP request"
+        self.listener = listener
+        self._accept = accept
+        self._limits = limits
+        self._crashes = crashes
+        self._count_refusal = count_refusal
+        self._half_open: dict[Pending, None] = {}  # oldest first
+
+    @property
+    def half_open(self) -> int:
+        """Connections that have not finished opening."""
+        return len(self._half_open)
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Accept links until the listener is closed and the last link has ended. Raises: only cancellation."""
+        await self.listener.serve(
+            self._one,
+            kind="link",
+            crashes=self._crashes,
+            count_refusal=self._count_refusal,
+            task_status=task_status,
+        )
+
+    async def _one(self, transport: TcpTransport) -> None:
+        if self.listener.connections > self._limits.peer_links + self._limits.half_open_links:
+            self._count_refusal("too_many_links")
+            return
+        if len(self._half_open) >= self._limits.half_open_links:
+            oldest = next(iter(self._half_open))
+            oldest.opened()
+            oldest.evicted = True
+            oldest.scope.cancel()
+            self._count_refusal("half_open_evicted")
+        pending = Pending(transport.remote)
+        pending.enter(self._half_open)
+        try:
+            with pending.scope:
+                await self._begin(transport, pending)
+        finally:
+            pending.opened()
+
+    async def _begin(self, transport: TcpTransport, pending: Pending) -> None:
+        first = b""
+        begun = trio.current_time()
+        with trio.move_on_after(self._limits.open_timeout_s):
+            first = await transport.receive(READ_BYTES)
+            if not first:
+                self._count_refusal("closed_before_open")
+                return
+        if not first:
+            self._count_refusal("open_timeout")
+            return
+        if not first.startswith(_HTTP):
+            transport.unread(first)
+            await self._accept(transport, pending)
+            return
+        left_s = max(0.1, begun + self._limits.open_timeout_s - trio.current_time())
+        try:
+            async with accept_link(transport, first, left_s) as link:
+                await self._accept(link, pending)
+        except LinkLost:
+            if not pending.evicted:
+                self._count_refusal("websocket_refused")

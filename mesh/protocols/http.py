@@ -1,0 +1,135 @@
+"""Publishing, requesting and replying over plain HTTP: one call, one answer.
+
+Decides the paths of the events port and what each answers; streams and WebSockets are `sse` and `serve`. Never decides where an
+event goes.
+Invariant: every answer that is no success is a problem object; an unknown parameter is never ignored.
+Source: CloudEvents 1.0.2 HTTP binding; design page "What a person sees", Publishing and subscribing; RFC 9110 section 15.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from mesh.model.event import Event
+from mesh.model.limits import Limits
+from mesh.net.http import Connection
+from mesh.net.http_request import Request
+from mesh.net.http_response import Response
+from mesh.node.service import Answer, RefusedError, Service
+from mesh.protocols.parameters import LONGEST_LIFE_S, Parameters
+from mesh.protocols.problem import Problem, problem_headers, problem_json
+from mesh.protocols.publishing import (
+    REPLY_TOPIC,
+    Envelope,
+    Taken,
+    nobody_interested,
+    outcome_objects,
+    take_http,
+    ttl_ms,
+    unanswered,
+)
+from mesh.wire.cloudevents import STRUCTURED_TYPE, CloudEventError, to_binary, to_http_headers
+
+EVENTS: Final = "/v1/events"
+REQUEST: Final = "/v1/request"
+REPLY: Final = "/v1/reply"
+_PUBLISH: Final = ("ack", "deadline", "key", "level", "require")
+_REQUEST: Final = ("timeout", "key")
+_REPLY: Final = ("to", "correlation", "topic")
+_TIMEOUT_S: Final = 5.0
+_JSON: Final = ("content-type", "application/json")
+
+
+def refused_response(refused: RefusedError, *, close: bool = False) -> Response:
+    """The problem+json answer of a refusal. close: the client has to connect elsewhere."""
+    return Response(refused.status, problem_json(refused), problem_headers(refused), close)
+
+
+def wrong_method(method: str, *allowed: str) -> Problem:
+    """The 405 of a path."""
+    allow = ", ".join(allowed)
+    return Problem("MESH-E024", f"{method} is not for this path; {allow} is", headers=[("allow", allow)])
+
+
+def topic_of(request: Request, prefix: str) -> str:
+    """The topic behind `prefix` in the path; "" where the path ends with it. Raises: Problem MESH-E001 on ".../"."""
+    if request.path == prefix:
+        return ""
+    topic = request.path[len(prefix) + 1 :]
+    if not topic:
+        raise Problem(
+            "MESH-E001",
+            "the path ends before the topic; leave the last '/' out for topics of the events' own",
+        )
+    return topic
+
+
+def publish(service: Service, request: Request, limits: Limits) -> Response:
+    """POST /v1/events[/TOPIC]: 202 and what became of each event. Cost: about 15 us. Raises: RefusedError."""
+    parameters = Parameters(request.query, _PUBLISH)
+    parameters.choice("ack", ("accepted",), ("region", "delivered"))
+    parameters.choice("level", ("at-most-once",), ("at-least-once",))
+    interest_needed = parameters.choice("require", ("", "interest")) == "interest"
+    life_s = parameters.duration_s("deadline", 0.0, LONGEST_LIFE_S)
+    envelope = Envelope(topic_of(request, EVENTS), parameters.text("key"), ttl_ms(life_s))
+    taken = take_http(request.headers, request.body, envelope, service.key, limits)
+    outcomes = service.publish([one.event for one in taken])
+    found = outcome_objects(taken, outcomes)
+    if interest_needed and outcomes and all(map(nobody_interested, outcomes)):
+        raise Problem("MESH-E012", "nobody in reach subscribes to it", more={"events": found})
+    body = msgspec.json.encode({"accepted": len(taken), "events": found})
+    return Response(202, body + b"\n", [_JSON])
+
+
+async def request_reply(
+    service: Service, request: Request, connection: Connection, limits: Limits
+) -> Response:
+    """POST /v1/request/TOPIC: 200 with the reply as an event in binary content mode. Raises: RefusedError; cancellation."""
+    parameters = Parameters(request.query, _REQUEST)
+    timeout_s = parameters.duration_s("timeout", _TIMEOUT_S, limits.request_wait_s)
+    topic = topic_of(request, REQUEST)
+    envelope = Envelope(topic, parameters.text("key"), ttl_ms(timeout_s))
+    taken = _single(take_http(request.headers, request.body, envelope, service.key, limits))
+    answers: list[Answer] = []
+    async with connection.watched():
+        answers.append(await service.request(taken.event, timeout_s))
+    if not answers:
+        return Response(close=True)  # the client left: nobody reads this
+    answer = answers[0]
+    if answer.event is None:
+        raise unanswered(answer, taken.event.topic, timeout_s)
+    return event_response(answer.event, answer.path)
+
+
+def reply(service: Service, request: Request, limits: Limits) -> Response:
+    """POST /v1/reply?to=REPLY_TO&correlation=C: 202. Raises: RefusedError."""
+    parameters = Parameters(request.query, _REPLY)
+    for name in ("to", "correlation"):
+        if not parameters.text(name):
+            raise Problem("MESH-E028", f"parameter {name!r} is missing: the request brought it", where=name)
+    envelope = Envelope(parameters.text("topic") or REPLY_TOPIC)
+    taken = _single(take_http(request.headers, request.body, envelope, service.key, limits, reserved=True))
+    outcome = service.reply(parameters.text("to"), parameters.text("correlation"), taken.event)
+    body = msgspec.json.encode({"accepted": 1, "events": outcome_objects([taken], [outcome])})
+    return Response(202, body + b"\n", [_JSON])
+
+
+def _single(taken: list[Taken]) -> Taken:
+    if len(taken) != 1:
+        raise Problem("MESH-E006", f"a batch of {len(taken)} events; exactly one is needed here")
+    return taken[0]
+
+
+def event_response(event: Event, path: tuple[str, ...]) -> Response:
+    """One event as an HTTP answer: binary content mode, or structured where it cannot be told in headers."""
+    headers = [("mesh-path", ",".join(path))] if path else []
+    try:
+        attributes, data = to_binary(event)
+        found = [
+            (name.decode("ascii"), value.decode("latin-1")) for name, value in to_http_headers(attributes)
+        ]
+    except CloudEventError:
+        return Response(200, event.data, [("content-type", STRUCTURED_TYPE), *headers])
+    return Response(200, data, [*found, *headers])

@@ -1,0 +1,238 @@
+"""What the ops of the WebSocket subprotocol mesh.v1.json do: everything a client does on one connection.
+
+Decides what each op must carry and what it is answered; an error is answered and the connection goes on. Never touches a
+socket. Publishes that arrive together are handed to the node together.
+Invariant: ops take effect in the order they came; each gets one `ok` or one `error` (a publish with ack "none" only an
+`error`, a request a `reply` or an `error`), and a subscribe with `wait` also one `receipt`.
+Source: design page "What a person sees", Publishing and subscribing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, assert_never
+
+import msgspec
+
+from mesh.model.event import Delivery
+from mesh.model.ids import SessionId
+from mesh.model.limits import Limits
+from mesh.node.service import RefusedError, Service, Wait
+from mesh.protocols.ops import (
+    SID_MAX,
+    BadOp,
+    Credit,
+    Id,
+    Op,
+    Ping,
+    Publish,
+    Reply,
+    Request,
+    Subscribe,
+    Unsubscribe,
+    read_op,
+)
+from mesh.protocols.parameters import LONGEST_LIFE_S, check_choice, check_duration_s
+from mesh.protocols.problem import Problem, problem_object
+from mesh.protocols.publishing import (
+    REPLY_TOPIC,
+    Envelope,
+    Taken,
+    outcome_objects,
+    take_all,
+    take_structured,
+    ttl_ms,
+    unanswered,
+)
+from mesh.protocols.render import Renderer
+from mesh.protocols.session import ClientSession
+from mesh.protocols.subscribing import receipt_object
+from mesh.protocols.websocket_frames import text_frame
+from mesh.wire.cloudevents import to_structured
+
+_encode: Final = msgspec.json.encode
+WAITING_CALLS: Final = 1_024  # requests and receipts one connection may wait for
+
+
+class OpsApplication:
+    """One client's ops (a `mesh.protocols.websocket.Application`).
+
+    start: runs a coroutine function with the connection's life. Keeps: at most WAITING_CALLS calls that wait.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        session: ClientSession,
+        number: SessionId,
+        renderer: Renderer,
+        limits: Limits,
+        start: Callable[..., None],
+    ) -> None:
+        self._service = service
+        self._session = session
+        self._number = number
+        self._limits = limits
+        self._start = start
+        self._waiting = 0
+        self._publishes: list[tuple[Publish, list[Taken]]] = []
+        self.render: Callable[[Sequence[Delivery]], bytes] = renderer.op_frames
+
+    def receive(self, texts: Sequence[bytes]) -> None:
+        """Do the ops, in order. Answers go through the session. Cost: about 6 us for a publish of one event."""
+        for text in texts:
+            try:
+                op = read_op(text)
+            except BadOp as bad:
+                self._flush()
+                self._refuse(bad.op_id, bad.problem)
+                continue
+            try:
+                if isinstance(op, Publish):
+                    self._publishes.append((op, self._take(op)))
+                else:
+                    self._flush()
+                    self._do(op)
+            except RefusedError as refused:
+                self._flush()
+                self._refuse(op.id, refused)
+        self._flush()
+
+    def _do(self, op: Op) -> None:
+        match op:
+            case Subscribe():
+                self._subscribe(op)
+            case Unsubscribe():
+                self._service.unsubscribe(self._number, op.sid)
+                self._ok(op.id, {"sid": op.sid})
+            case Request():
+                self._request(op)
+            case Reply():
+                envelope = Envelope(op.topic or REPLY_TOPIC)
+                taken = take_structured(bytes(op.event), envelope, self._limits, reserved=True)
+                self._service.reply(op.reply_to, op.correlation, taken.event)
+                self._ok(op.id, {})
+            case Credit():
+                if not 0 <= op.events <= SID_MAX:
+                    raise Problem("MESH-E011", f"events: {op.events} is no number of events", where="events")
+                self._session.grant(op.events)
+                self._ok(op.id, {"credit": self._session.credit})
+            case Ping():
+                self._ok(op.id, {})
+            case Publish():
+                raise AssertionError("publishes are collected by receive")
+            case _:
+                assert_never(op)
+
+    # -- publish ----------------------------------------------------------------------------------------
+
+    def _take(self, op: Publish) -> list[Taken]:
+        check_choice("ack", op.ack, ("accepted", "none"), ("region", "delivered"))
+        check_choice("level", op.level, ("at-most-once",), ("at-least-once",))
+        deadline_s = check_duration_s("deadline", op.deadline, LONGEST_LIFE_S)
+        envelope = Envelope(op.topic, op.key, ttl_ms(deadline_s))
+        single = bytes(op.event)
+        if bool(single) == (op.events is not None):
+            raise Problem("MESH-E022", "publish carries either 'event' or 'events'", where="event")
+        if op.events is None:
+            return [take_structured(single, envelope, self._limits)]
+        return take_all([bytes(piece) for piece in op.events], envelope, self._limits)
+
+    def _flush(self) -> None:
+        """Publish what was collected, with one call to the node, and answer each op."""
+        if not self._publishes:
+            return
+        publishes, self._publishes = self._publishes, []
+        events = [taken.event for _, some in publishes for taken in some]
+        try:
+            outcomes = self._service.publish(events)
+        except RefusedError as refused:
+            for op, _ in publishes:
+                self._refuse(op.id, refused)
+            return
+        first = 0
+        for op, some in publishes:
+            last = first + len(some)
+            if op.ack == "accepted":
+                found = outcome_objects(some, outcomes[first:last])
+                self._ok(op.id, {"accepted": len(some), "events": found})
+            first = last
+
+    # -- subscribe --------------------------------------------------------------------------------------
+
+    def _subscribe(self, op: Subscribe) -> None:
+        if not 0 <= op.sid <= SID_MAX:
+            raise Problem("MESH-E011", f"sid: use a number from 0 to {SID_MAX}", where="sid")
+        timeout_s = check_duration_s("wait_timeout", op.wait_timeout, self._limits.request_wait_s)
+        waits = op.wait is not None or bool(op.regions)
+        if waits:
+            self._check_room()
+        self._service.subscribe(self._number, op.sid, op.filter, op.group)
+        self._ok(op.id, {"sid": op.sid})
+        if waits:
+            self._start_waiting(self._send_receipt, op, timeout_s)
+
+    async def _send_receipt(self, op: Subscribe, timeout_s: float) -> None:
+        wait = op.wait or Wait.MESH
+        try:
+            receipt = await self._service.wait_installed(self._number, [op.sid], wait, op.regions, timeout_s)
+        except RefusedError as refused:
+            self._refuse(op.id, refused)
+            return
+        found = {"op": "receipt", "sid": op.sid, **receipt_object(receipt)}
+        self._send(op.id, found)
+
+    # -- request ----------------------------------------------------------------------------------------
+
+    def _request(self, op: Request) -> None:
+        timeout_s = check_duration_s("timeout", op.timeout, self._limits.request_wait_s)
+        envelope = Envelope(op.topic, op.key, ttl_ms(timeout_s))
+        taken = take_structured(bytes(op.event), envelope, self._limits)
+        self._check_room()
+        self._start_waiting(self._send_reply, op, taken, timeout_s)
+
+    async def _send_reply(self, op: Request, taken: Taken, timeout_s: float) -> None:
+        try:
+            answer = await self._service.request(taken.event, timeout_s)
+            if answer.event is None:
+                raise unanswered(answer, taken.event.topic, timeout_s)
+        except RefusedError as refused:
+            self._refuse(op.id, refused)
+            return
+        self._session.answer(
+            text_frame(
+                b'{"op":"reply",%b"path":%b,"event":%b}'
+                % (_id_field(op.id), _encode(answer.path), to_structured(answer.event))
+            )
+        )
+
+    # -- answers ----------------------------------------------------------------------------------------
+
+    def _check_room(self) -> None:
+        if self._waiting >= WAITING_CALLS:
+            raise Problem("MESH-E030", f"{WAITING_CALLS} calls of this connection wait already")
+
+    def _start_waiting(self, call: Callable[..., Awaitable[None]], *args: object) -> None:
+        self._waiting += 1
+        self._start(self._wait_for, call, *args)
+
+    async def _wait_for(self, call: Callable[..., Awaitable[None]], *args: object) -> None:
+        try:
+            await call(*args)
+        finally:
+            self._waiting -= 1
+
+    def _ok(self, op_id: Id, found: dict[str, object]) -> None:
+        self._send(op_id, {"op": "ok", **found})
+
+    def _refuse(self, op_id: Id, refused: RefusedError) -> None:
+        self._send(op_id, {"op": "error", "problem": problem_object(refused)})
+
+    def _send(self, op_id: Id, found: dict[str, object]) -> None:
+        if op_id is not None:
+            found["id"] = op_id
+        self._session.answer(text_frame(_encode(found)))
+
+
+def _id_field(op_id: Id) -> bytes:
+    return b'"id":%b,' % _encode(op_id) if op_id is not None else b""

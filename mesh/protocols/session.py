@@ -1,0 +1,276 @@
+"""What waits for one client: its share of the node's deliveries, bounded, and the answers to its own calls.
+
+Decides which event a client that does not read loses (its oldest, counted as slow_consumer) and in which order waiting things
+go out: answers before events, and a goodbye last. Never renders an event and never writes: one writer task per client takes
+everything that waits in one go.
+Invariant: handed in = taken + dropped + waiting; waiting events and bytes never exceed the limits.
+Source: design pages "Wire and speed" (rules 4 to 6) and "Architecture" (bounded queues with a stated policy).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+import trio
+
+from mesh.model.event import Delivery, Event
+from mesh.model.limits import Limits
+from mesh.model.reasons import Close, Drop
+
+_EVENT_OVERHEAD_BYTES: Final = 200  # the envelope an event gets in any client form, and its object
+_ANSWERS_BYTES: Final = 1 << 20  # answers waiting beyond this: the client's next call is not read
+_BUSY_S: Final = 0.0005  # deliveries closer together than this share a write
+TAKE_EVENTS: Final = 512  # what one write carries at most: what still waits can still be dropped
+TAKE_BYTES: Final = 256 * 1024
+
+
+class Goodbye(NamedTuple):
+    """Why the node ends the connection."""
+
+    reason: Close
+    detail: str
+
+
+class SessionStatistics(NamedTuple):
+    """taken: events handed to the writer. dropped: lost to the bounds. waiting, waiting_bytes: now in the queue."""
+
+    taken: int
+    dropped: int
+    waiting: int
+    waiting_bytes: int
+
+
+class Waiting(NamedTuple):
+    """What a writer takes at once. goodbye: to be said behind it. last: nothing follows."""
+
+    answers: list[bytes]
+    deliveries: list[Delivery]
+    goodbye: Goodbye | None
+    last: bool
+
+
+def event_bytes(event: Event) -> int:
+    """What an event counts for in a queue. Cost: 0.2 us."""
+    size = _EVENT_OVERHEAD_BYTES + len(event.topic) + len(event.data)
+    if event.attributes is not None:
+        size += sum(map(len, event.attributes))
+    return size
+
+
+class ClientSession:
+    """The sending half of one client connection (a `mesh.node.service.Sink`).
+
+    Keeps: at most `limits.session_queue_events` events of `limits.session_queue_bytes`. Cost: deliver about 0.4 us an event,
+    one wake-up of the writer for all that came in the meantime.
+    """
+
+    def __init__(
+        self, limits: Limits, count_drop: Callable[[Drop, int], None], *, credit: int | None = None
+    ) -> None:
+        """Args: credit: how many events may go out before more is granted; None is unlimited."""
+        self.credit = credit
+        self.send_now: Callable[[], bool] | None = None
+        """Takes and writes what waits, from the task that delivers, while the writer is idle; False: the writer must go on.
+        At low load this saves a wake-up; deliveries close together are left to the writer, which writes them as one."""
+        self._idle = False
+        self._sent_at = float("-inf")
+        self._most_events = limits.session_queue_events
+        self._close_timeout_s = limits.close_timeout_s
+        self._most_bytes = limits.session_queue_bytes
+        self._count_drop = count_drop
+        self._queue: deque[Delivery] = deque()
+        self._bytes = 0
+        self._answers: list[bytes] = []
+        self._answer_bytes = 0
+        self._goodbye: Goodbye | None = None
+        self._last_words = False
+        self._gone_by = float("inf")  # when a connection that is being closed is cut off
+        self._sending: trio.CancelScope | None = None
+        self._ended = False
+        self._work = trio.Event()
+        self._answers_taken = trio.Event()
+        self._taken = 0
+        self._dropped = 0
+
+    # -- towards the node -------------------------------------------------------------------------------
+
+    def deliver(self, deliveries: Sequence[Delivery]) -> None:
+        """Queue events for the client; over a bound its oldest ones go. Never blocks, never raises."""
+        if self._ended or self._last_words or self._goodbye is not None:
+            self._count_drop(Drop.SESSION_CLOSED, len(deliveries))
+            return
+        queue = self._queue
+        queue.extend(deliveries)
+        size = self._bytes
+        for delivery in deliveries:
+            event = delivery.event
+            size += _EVENT_OVERHEAD_BYTES + len(event.topic) + len(event.data)
+            if event.attributes is not None:
+                size += sum(map(len, event.attributes))
+        self._bytes = size
+        if size > self._most_bytes or len(queue) > self._most_events:
+            self._drop_oldest()
+        if self._idle and self.send_now is not None and self.credit != 0:
+            now = trio.current_time()
+            if now - self._sent_at > _BUSY_S:
+                self._sent_at = now
+                if self.send_now():
+                    return
+        self._work.set()
+
+    def close(self, reason: Close, detail: str) -> None:
+        """Let what waits go out, then say goodbye, all within `limits.close_timeout_s`. The first reason stays."""
+        if self._goodbye is None:
+            self._goodbye = Goodbye(reason, detail)
+            self._hurry()
+
+    def _hurry(self) -> None:
+        self._gone_by = trio.current_time() + self._close_timeout_s
+        if self._sending is not None:
+            self._sending.deadline = min(self._sending.deadline, self._gone_by)
+        self._work.set()
+
+    def _drop_oldest(self) -> None:
+        queue, dropped = self._queue, 0
+        while queue and (self._bytes > self._most_bytes or len(queue) > self._most_events):
+            self._bytes -= event_bytes(queue.popleft().event)
+            dropped += 1
+        self._dropped += dropped
+        self._count_drop(Drop.SLOW_CONSUMER, dropped)
+
+    # -- towards the client's own calls -----------------------------------------------------------------
+
+    def answer(self, rendered: bytes) -> None:
+        """Queue the rendered answer to a call; it overtakes events. `room_for_answers` bounds them."""
+        if not self._ended:
+            self._answers.append(rendered)
+            self._answer_bytes += len(rendered)
+            self._work.set()
+
+    def put_back(self, unsent: bytes) -> None:
+        """What a write left unsent: it goes out first. b"" lets the writer look after what it holds itself."""
+        self._answers.insert(0, unsent)
+        self._answer_bytes += len(unsent)
+        self._work.set()
+
+    def hang_up(self, last_words: bytes) -> None:
+        """Send the answers that wait and these last words, no event any more, within `limits.close_timeout_s`."""
+        self.answer(last_words)
+        self._last_words = True
+        self._forget_queue()
+        self._hurry()
+
+    async def room_for_answers(self) -> None:
+        """Wait while the client leaves too many answers unread: its next call is not read before."""
+        while self._answer_bytes > _ANSWERS_BYTES and not self._ended:
+            self._answers_taken = trio.Event()
+            await self._answers_taken.wait()
+
+    def grant(self, events: int) -> None:
+        """Add credit; the first grant ends the unlimited mode."""
+        self.credit = events if self.credit is None else self.credit + events
+        self._work.set()
+
+    def unlimited(self) -> None:
+        """Let events go out without credit from now on."""
+        self.credit = None
+        self._work.set()
+
+    # -- towards the writer -----------------------------------------------------------------------------
+
+    def has_work(self) -> bool:
+        """Whether `take` would return anything."""
+        return bool(
+            self._answers
+            or (self._queue and self.credit != 0)
+            or self._goodbye is not None
+            or self._last_words
+            or self._ended
+        )
+
+    async def work(self) -> None:
+        """Wait until something can go out. One writer only."""
+        while not self.has_work():
+            self._work = trio.Event()
+            self._idle = True
+            try:
+                await self._work.wait()
+            finally:
+                self._idle = False
+
+    def take(self) -> Waiting:
+        """Everything that may go out now, up to TAKE_EVENTS and TAKE_BYTES of events.
+
+        A goodbye comes with the last of what may be sent; events without credit are then dropped as session_closed.
+        """
+        answers, self._answers = self._answers, []
+        self._answer_bytes = 0
+        self._answers_taken.set()
+        deliveries = self._take_events()
+        goodbye = self._goodbye
+        if goodbye is not None and self._queue:
+            if self.credit != 0:
+                goodbye = None
+            else:
+                self._forget_queue()
+        if self._last_words:
+            return Waiting(answers, [], None, True)
+        return Waiting(answers, deliveries, goodbye, goodbye is not None)
+
+    @contextmanager
+    def bounded_send(self, most_s: float) -> Iterator[trio.CancelScope]:
+        """Around a write: it may take `most_s`, or what a closing connection has left. Its `cancelled_caught` tells that the
+        client did not read in time."""
+        with trio.CancelScope(deadline=min(trio.current_time() + most_s, self._gone_by)) as scope:
+            self._sending = scope
+            try:
+                yield scope
+            finally:
+                self._sending = None
+
+    def _take_events(self) -> list[Delivery]:
+        queue = self._queue
+        most = TAKE_EVENTS if self.credit is None else min(TAKE_EVENTS, self.credit)
+        if len(queue) <= most and self._bytes <= TAKE_BYTES:
+            deliveries = list(queue)
+            queue.clear()
+            self._bytes = 0
+        else:
+            deliveries, size = [], 0
+            while queue and len(deliveries) < most and size < TAKE_BYTES:
+                delivery = queue.popleft()
+                size += event_bytes(delivery.event)
+                deliveries.append(delivery)
+            self._bytes -= size
+        if self.credit is not None:
+            self.credit -= len(deliveries)
+        self._taken += len(deliveries)
+        return deliveries
+
+    def end(self) -> None:
+        """The connection is gone: what waits is dropped as session_closed, and nothing more is taken in. Idempotent."""
+        self._ended = True
+        self._answers = []
+        self._answer_bytes = 0
+        self._forget_queue()
+        self._work.set()
+        self._answers_taken.set()
+
+    @property
+    def ended(self) -> bool:
+        """Whether `end` was called."""
+        return self._ended
+
+    def _forget_queue(self) -> None:
+        if self._queue:
+            self._count_drop(Drop.SESSION_CLOSED, len(self._queue))
+            self._dropped += len(self._queue)
+            self._queue.clear()
+            self._bytes = 0
+
+    def statistics(self) -> SessionStatistics:
+        """Counts since the connection began."""
+        return SessionStatistics(self._taken, self._dropped, len(self._queue), self._bytes)

@@ -1,0 +1,60 @@
+"""From what a client asked to hear to subscriptions of its session, and to the receipt: for every protocol with a query alike.
+
+Decides what the parameters of a subscription mean together. Never sends anything.
+Invariant: either every filter of a request is subscribed or the session is refused. Source: design page "What a person sees",
+Publishing and subscribing; "Routing", Receipts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from mesh.model.ids import SessionId
+from mesh.model.limits import Limits
+from mesh.node.service import Receipt, Service, Wait
+from mesh.protocols.parameters import Parameters
+from mesh.protocols.problem import Problem
+
+WAIT_TIMEOUT_S: Final = 5.0
+KNOWN: Final = ("filter", "group", "wait", "wait_timeout", "regions", "client", "durable")
+_WAITS: Final = tuple(Wait)
+
+
+class Wish(NamedTuple):
+    """What a client wants to hear, and how far it must be installed before it is told so."""
+
+    filters: tuple[str, ...]
+    group: str
+    wait: Wait
+    regions: tuple[str, ...]
+    wait_timeout_s: float
+
+
+def read_wish(pairs: Sequence[tuple[str, str]], limits: Limits, *, filter_needed: bool = True) -> Wish:
+    """The parameters of a subscription. Raises: Problem MESH-E002, E009 (client, durable), E010, E011."""
+    parameters = Parameters(pairs, KNOWN, repeated=("filter",))
+    parameters.refuse_not_built("client", "durable")
+    filters = parameters.texts("filter")
+    if not filters and filter_needed:
+        raise Problem("MESH-E002", "no filter: add filter=F, several times for several", where="filter")
+    regions = tuple(parameters.names("regions"))
+    wait = Wait(parameters.choice("wait", _WAITS))
+    if regions and "wait" not in parameters:
+        wait = Wait.MESH  # naming regions asks for them
+    timeout_s = parameters.duration_s("wait_timeout", WAIT_TIMEOUT_S, limits.request_wait_s)
+    return Wish(tuple(dict.fromkeys(filters)), parameters.text("group"), wait, regions, timeout_s)
+
+
+def subscribe(service: Service, session: SessionId, wish: Wish) -> tuple[int, ...]:
+    """Subscribe to every filter, under the sids 1, 2, ... Raises: RefusedError; the caller closes the session then."""
+    sids = tuple(range(1, len(wish.filters) + 1))
+    for sid, filter in zip(sids, wish.filters, strict=True):
+        service.subscribe(session, sid, filter, wish.group)
+    return sids
+
+
+def receipt_object(receipt: Receipt) -> dict[str, object]:
+    """A receipt as clients read it."""
+    missing = [{"region": entry.region, "why": entry.why} for entry in receipt.missing]
+    return {"installed": receipt.installed, "missing": missing, "complete": receipt.complete}

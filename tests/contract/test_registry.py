@@ -1,0 +1,490 @@
+"""What every kind of registry promises, on each kind. A new kind adds a service to SERVICES and passes all of it.
+
+Time is trio's: `autojump_clock` moves it. A service hands out clients (one for each node) of one empty registry.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from mesh.model.ids import NodeKey
+from registry.base import (
+    BadEntry,
+    Conflict,
+    Event,
+    Gone,
+    Lease,
+    LeaseLost,
+    NodeEntry,
+    Put,
+    RegionEntry,
+    Registry,
+    RegistryUnavailable,
+    Relist,
+    Revision,
+    Superseded,
+    Token,
+    edit_region,
+)
+from registry.file import FileRegistry
+from registry.memory import MemoryRegistry, MemoryStore
+
+LEASE_S = 10.0
+SEEN_S = 5.0
+"""Every kind shows a change to a watch within this."""
+EXPIRED_S = LEASE_S + 5.0
+"""A watch that is running sees the end of a lease within this."""
+
+
+class ServiceUnderTest(Protocol):
+    def client(self) -> Registry: ...
+    async def switch(self, on: bool) -> None:
+        """Make the service unreachable, or reachable again with what it held."""
+
+
+class MemoryService:
+    def __init__(self, _: Path) -> None:
+        self.store = MemoryStore()
+
+    def client(self) -> Registry:
+        return MemoryRegistry(self.store)
+
+    async def switch(self, on: bool) -> None:
+        self.store.switch(on)
+
+
+class FileService:
+    """Work runs in place, not in a thread: the test clock would jump while a thread works."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "shared"
+
+    def client(self) -> Registry:
+        def wall() -> float:
+            return 1_750_000_000.0 + trio.current_time()
+
+        return FileRegistry(self.folder, wall=wall, in_thread=in_place)
+
+    async def switch(self, on: bool) -> None:
+        away = self.folder.with_name("unmounted")
+        os.rename(*((away, self.folder) if on else (self.folder, away)))
+
+
+async def in_place(work: Callable[[], object]) -> object:
+    await trio.lowlevel.checkpoint()
+    return work()
+
+
+SERVICES: dict[str, Callable[[Path], ServiceUnderTest]] = {"memory": MemoryService, "file": FileService}
+
+
+@pytest.fixture(params=sorted(SERVICES))
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> ServiceUnderTest:
+    return SERVICES[request.param](tmp_path)
+
+
+def entry(
+    node: str = "eu-1", epoch: int = 100, region: str = "eu", instance: str = "i", port: int = 7946
+) -> NodeEntry:
+    since = datetime(2025, 6, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+    return NodeEntry(region=region, node=node, instance=instance, epoch=epoch, addresses=(f"10.0.0.1:{port}",),
+                     bridge=True, software="hopmesh 0.1.0", since=since)  # fmt: skip
+
+
+def region_entry(*endpoints: str, region: str = "eu") -> RegionEntry:
+    return RegionEntry(region=region, endpoints=endpoints, labels={"site": "Köln"})
+
+
+async def listed(registry: Registry, region: str | None = None) -> list[NodeEntry]:
+    return list((await registry.list(region)).entries)
+
+
+async def keep(registry: Registry, lease: Lease) -> None:
+    while True:
+        await trio.sleep(lease.lease_s / 3)
+        await registry.renew(lease)
+
+
+class TestRegistering:
+    async def test_what_one_node_registers_every_client_lists_as_it_was(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one, two = service.client(), service.client()
+        assert await listed(two) == []
+        lease = await one.register(entry(), LEASE_S)
+        assert (lease.key, lease.lease_s) == (NodeKey("eu", "eu-1"), LEASE_S)
+        assert await listed(two) == [entry()]
+        assert await listed(one) == [entry()]
+
+    async def test_a_list_is_of_one_region_or_of_all_and_in_order(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one = service.client()
+        for node, region in (("b", "us"), ("b", "eu"), ("a", "us"), ("a-1", "eu")):
+            await one.register(entry(node, region=region), LEASE_S)
+        other = service.client()
+        assert [str(found.key) for found in await listed(other)] == ["eu/a-1", "eu/b", "us/a", "us/b"]
+        assert [str(found.key) for found in await listed(other, "us")] == ["us/a", "us/b"]
+        assert await listed(other, "nowhere") == []
+
+    async def test_a_process_may_change_its_own_entry(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one = service.client()
+        await one.register(entry(), LEASE_S)
+        lease = await one.register(entry(port=9000), LEASE_S)
+        assert await listed(service.client()) == [entry(port=9000)]
+        await one.renew(lease)
+        assert await listed(service.client()) == [entry(port=9000)]
+
+    async def test_unregistering_takes_it_out_once(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one = service.client()
+        lease = await one.register(entry(), LEASE_S)
+        await one.unregister(lease)
+        assert await listed(service.client()) == []
+        await one.unregister(lease)
+        with pytest.raises(LeaseLost):
+            await one.renew(lease)
+
+    async def test_an_entry_outside_the_form_is_refused(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one = service.client()
+        bad = [
+            entry("no/slash"),
+            entry(""),
+            entry("x" * 65),
+            entry(epoch=0),
+            entry(instance=""),
+            entry(region=".."),
+        ]
+        for value in bad:
+            with pytest.raises(BadEntry):
+                await one.register(value, LEASE_S)
+        for lease_s in (0.0, -1.0, 1e9):
+            with pytest.raises(ValueError, match="lease"):
+                await one.register(entry(), lease_s)
+        assert await listed(one) == []
+
+
+class TestLeases:
+    async def test_an_entry_ends_with_its_lease(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one, two = service.client(), service.client()
+        await one.register(entry(), LEASE_S)
+        assert await listed(two) == [entry()]
+        await trio.sleep(LEASE_S * 0.9)
+        assert await listed(two) == [entry()]
+        await trio.sleep(LEASE_S * 0.2)
+        assert await listed(two) == []
+
+    async def test_an_entry_lives_while_it_is_renewed(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one, two = service.client(), service.client()
+        lease = await one.register(entry(), LEASE_S)
+        for _ in range(10):
+            await trio.sleep(LEASE_S / 2)
+            await one.renew(lease)
+            assert await listed(two) == [entry()]
+
+    async def test_a_lease_that_ran_out_cannot_be_renewed_but_taken_anew(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one = service.client()
+        lease = await one.register(entry(), LEASE_S)
+        await trio.sleep(LEASE_S * 1.1)
+        with pytest.raises(LeaseLost):
+            await one.renew(lease)
+        lease = await one.register(entry(), LEASE_S)
+        await one.renew(lease)
+        assert await listed(service.client()) == [entry()]
+
+
+class TestTwoProcessesOfOneName:
+    async def test_a_newer_process_takes_over_at_once_and_the_older_one_learns_it(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        old, new = service.client(), service.client()
+        old_lease = await old.register(entry(epoch=100, instance="old"), LEASE_S)
+        await new.register(entry(epoch=101, instance="new"), LEASE_S)
+        with pytest.raises(LeaseLost):
+            await old.renew(old_lease)
+        with pytest.raises(Superseded):
+            await old.register(entry(epoch=100, instance="old"), LEASE_S)
+        await old.unregister(old_lease)
+        assert await listed(service.client()) == [entry(epoch=101, instance="new")]
+
+    async def test_in_one_epoch_the_greater_instance_has_it(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one, two = service.client(), service.client()
+        await two.register(entry(instance="b"), LEASE_S)
+        with pytest.raises(Superseded):
+            await one.register(entry(instance="a"), LEASE_S)
+
+    async def test_a_name_whose_lease_ran_out_is_free_for_any(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one, two = service.client(), service.client()
+        await one.register(entry(epoch=500), LEASE_S)
+        await listed(two)
+        await trio.sleep(LEASE_S * 1.1)
+        await two.register(entry(epoch=100), LEASE_S)
+        assert await listed(service.client()) == [entry(epoch=100)]
+
+
+class TestWatching:
+    async def follow(self, registry: Registry, seen: dict[NodeKey, NodeEntry], events: list[Event]) -> None:
+        """Keep `seen` as a watcher would."""
+        watch = registry.watch("eu")
+        while True:
+            batch = await watch.next()
+            assert batch
+            for event in batch:
+                events.append(event)
+                match event:
+                    case Relist():
+                        seen.clear()
+                        seen.update({found.key: found for found in event.listing.entries})
+                    case Put():
+                        seen[event.entry.key] = event.entry
+                    case Gone():
+                        del seen[event.key]
+
+    async def test_a_watch_without_a_revision_begins_with_what_is_there(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one = service.client()
+        await one.register(entry(), LEASE_S)
+        await one.register(entry("us-1", region="us"), LEASE_S)
+        (event,) = await service.client().watch("eu").next()
+        assert isinstance(event, Relist)
+        assert event.listing.entries == (entry(),)
+        (event,) = await service.client().watch().next()
+        assert isinstance(event, Relist)
+        assert len(event.listing.entries) == 2
+
+    async def test_a_watch_follows_new_changed_unregistered_and_expired_entries(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        seen: dict[NodeKey, NodeEntry] = {}
+        events: list[Event] = []
+        one = service.client()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.follow, service.client(), seen, events)
+            await trio.sleep(SEEN_S)
+            a = await one.register(entry("a"), LEASE_S)
+            await one.register(entry("b"), LEASE_S)
+            await one.register(entry("c", region="us"), LEASE_S)
+            await trio.sleep(SEEN_S)
+            assert sorted(seen) == [NodeKey("eu", "a"), NodeKey("eu", "b")]
+            a = await one.register(entry("a", port=1), LEASE_S)
+            await trio.sleep(SEEN_S)
+            assert seen[NodeKey("eu", "a")] == entry("a", port=1)
+            await one.unregister(a)
+            await trio.sleep(SEEN_S)
+            assert NodeKey("eu", "a") not in seen
+            await trio.sleep(EXPIRED_S)
+            assert not seen
+            nursery.cancel_scope.cancel()
+        assert isinstance(events[0], Relist)
+        assert sum(isinstance(event, Relist) for event in events) == 1
+        assert {event.reason for event in events if isinstance(event, Gone)} <= {"unregistered", "expired"}
+        assert not any(isinstance(event, Put) and event.entry.region == "us" for event in events)
+
+    async def test_renewals_are_no_changes(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one = service.client()
+        lease = await one.register(entry(), LEASE_S)
+        watch = service.client().watch("eu")
+        await watch.next()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep, one, lease)
+            with trio.move_on_after(5 * LEASE_S) as quiet:
+                await watch.next()
+            assert quiet.cancelled_caught
+            nursery.cancel_scope.cancel()
+
+    async def test_a_watch_goes_on_from_the_revision_of_a_list(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one, two = service.client(), service.client()
+        await one.register(entry("a"), LEASE_S)
+        listing = await two.list("eu")
+        await one.register(entry("b"), LEASE_S)
+        (event,) = await two.watch("eu", listing.revision).next()
+        assert isinstance(event, Put)
+        assert event.entry == entry("b")
+        again = two.watch("eu", event.revision)
+        with trio.move_on_after(1.5) as quiet:
+            await again.next()
+        assert quiet.cancelled_caught
+
+    async def test_a_revision_that_nobody_knows_is_answered_by_a_relist(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one, two = service.client(), service.client()
+        await one.register(entry(), LEASE_S)
+        for unknown in ("", "no such", "memory.-1", "memory.7", "x.9999999999999999999999"):
+            (event,) = await two.watch("eu", Revision(unknown)).next()
+            assert isinstance(event, Relist)
+            assert event.listing.entries == (entry(),)
+
+    async def test_cancelling_a_watch_loses_nothing(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one = service.client()
+        watch = service.client().watch("eu")
+        await watch.next()
+        with trio.move_on_after(2.5):
+            await watch.next()
+        await one.register(entry(), LEASE_S)
+        (event,) = await watch.next()
+        assert isinstance(event, Put)
+
+
+class TestTheDirectory:
+    async def test_an_entry_is_made_changed_and_removed_by_who_saw_the_latest(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one, two = service.client(), service.client()
+        assert await one.get_region("eu") is None
+        assert await one.regions() == ()
+        first = await one.put_region(region_entry("a:1"), None)
+        found = await two.get_region("eu")
+        assert found is not None
+        assert (found.entry, found.token) == (region_entry("a:1"), first)
+        second = await two.put_region(region_entry("a:1", "b:1"), first)
+        assert second != first
+        with pytest.raises(Conflict):
+            await one.put_region(region_entry("c:1"), first)
+        with pytest.raises(Conflict):
+            await one.put_region(region_entry("c:1"), None)
+        with pytest.raises(Conflict):
+            await one.remove_region("eu", first)
+        await one.remove_region("eu", second)
+        assert await two.get_region("eu") is None
+        assert await two.regions() == ()
+        with pytest.raises(Conflict):
+            await two.remove_region("eu", second)
+        with pytest.raises(Conflict):
+            await two.put_region(region_entry("z:1"), second)
+        assert await two.put_region(region_entry("z:1"), None) not in (first, second)
+
+    async def test_regions_are_listed_in_order_and_outlive_leases(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one = service.client()
+        for name in ("us", "ap", "eu"):
+            await one.put_region(region_entry("a:1", region=name), None)
+        await trio.sleep(10 * LEASE_S)
+        found = await service.client().regions()
+        assert [region.entry.region for region in found] == ["ap", "eu", "us"]
+        assert await service.client().get_region("ap") == found[0]
+
+    async def test_a_token_that_was_never_given_out_conflicts(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        with pytest.raises(Conflict):
+            await service.client().put_region(region_entry("a:1"), Token("no such"))
+
+    async def test_many_writers_lose_nothing(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        async def add(registry: Registry, endpoint: str) -> None:
+            def change(found: RegionEntry | None) -> RegionEntry:
+                return region_entry(*(() if found is None else found.endpoints), endpoint)
+
+            await edit_region(registry, "eu", change)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(8):
+                nursery.start_soon(add, service.client(), f"n{number}:1")
+        found = await service.client().get_region("eu")
+        assert found is not None
+        assert sorted(found.entry.endpoints) == [f"n{number}:1" for number in range(8)]
+
+    async def test_an_edit_may_leave_or_remove_an_entry(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one = service.client()
+        assert await edit_region(one, "eu", lambda found: found) is None
+        await one.put_region(region_entry("a:1"), None)
+        assert await edit_region(one, "eu", lambda found: found) == region_entry("a:1")
+        assert await edit_region(one, "eu", lambda _: None) is None
+        assert await one.get_region("eu") is None
+
+    async def test_an_entry_outside_the_form_is_refused(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one = service.client()
+        for bad in (region_entry(region="a/b"), region_entry(""), region_entry("x" * 301), region_entry(*["a:1"] * 17),
+                    region_entry("a\nb:1"), RegionEntry(region="eu", endpoints=(), labels={"k": "v" * 300})):  # fmt: skip
+            with pytest.raises(BadEntry):
+                await one.put_region(bad, None)
+        assert await one.regions() == ()
+
+
+class TestTheServiceIsAway:
+    async def test_every_call_says_so_and_all_is_as_before_when_it_is_back(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one, two = service.client(), service.client()
+        lease = await one.register(entry(), LEASE_S)
+        token = await one.put_region(region_entry("a:1"), None)
+        watch = two.watch("eu")
+        await watch.next()
+        await service.switch(False)
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: one.register(entry("b"), LEASE_S),
+            lambda: one.renew(lease),
+            two.list,
+            watch.next,
+            two.regions,
+            lambda: two.get_region("eu"),
+            lambda: two.put_region(region_entry("b:1"), token),
+            lambda: two.remove_region("eu", token),
+        ]
+        for call in calls:
+            with pytest.raises(RegistryUnavailable) as error:
+                await call()
+            assert error.value.code == "MESH-R001"
+        assert two.statistics().failures > 0
+        await service.switch(True)
+        await one.renew(lease)
+        assert await listed(two) == [entry()]
+        await two.put_region(region_entry("b:1"), token)
+        await one.register(entry("b"), LEASE_S)
+        (event,) = await watch.next()
+        assert isinstance(event, Put)
+        assert event.entry == entry("b")
+
+    async def test_statistics_tell_what_was_seen(
+        self, service: ServiceUnderTest, autojump_clock: MockClock
+    ) -> None:
+        one = service.client()
+        await one.register(entry(), LEASE_S)
+        await one.put_region(region_entry("a:1"), None)
+        await one.list()
+        await one.regions()
+        statistics = one.statistics()
+        assert (statistics.entries, statistics.regions, statistics.failures, statistics.ignored) == (
+            1,
+            1,
+            0,
+            {},
+        )
+        assert statistics.calls >= 4

@@ -1,0 +1,213 @@
+"""A whole small node behind `mesh.node.service.Service`: one process, real matching, real queue groups, real inboxes.
+
+Used by the tests of the client protocols. Regions other than the own one exist only as what tests put into `regions` (name ->
+filters) and `holding` (regions where every interest is installed at once).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import trio
+
+from mesh.model.event import Delivery, Event, NewEvent
+from mesh.model.ids import MeshId, NodeKey, SessionId
+from mesh.model.reasons import Close, Drop, NotDelivered
+from mesh.model.topic import TopicError, matches, parse_share
+from mesh.node.service import Answer, Missing, Outcome, Receipt, RefusedError, RegionReason, Sink, Wait
+
+
+class FakeService:
+    def __init__(self, region: str = "eu", node: str = "eu-1", *, most_sessions: int = 10_000) -> None:
+        self._key = NodeKey(region, node)
+        self.epoch = 7
+        self.draining = False
+        self.most_sessions = most_sessions
+        self.sinks: dict[SessionId, Sink] = {}
+        self.protocols: dict[SessionId, str] = {}
+        self.subscriptions: dict[tuple[SessionId, int], tuple[str, str]] = {}
+        self.regions: dict[str, list[str]] = {}
+        self.unreachable: dict[str, list[str]] = {}
+        self.holding: set[str] = set()
+        self.installed_changed = trio.Event()
+        self.published: list[NewEvent] = []
+        self.replied: list[tuple[str, str, NewEvent]] = []
+        self.drops: Counter[str] = Counter()
+        self.refusals: Counter[tuple[str, str]] = Counter()
+        self.changed = trio.Event()
+        self._inboxes: dict[tuple[str, str], tuple[trio.Event, list[Event]]] = {}
+        self._next_session = 0
+        self._seq = 0
+        self._turn: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def key(self) -> NodeKey:
+        return self._key
+
+    def _notify(self) -> None:
+        self.changed.set()
+        self.changed = trio.Event()
+
+    async def until(self, condition) -> None:  # type: ignore[no-untyped-def]
+        """Wait until `condition()` holds; every change here and every count wakes it."""
+        while not condition():
+            await self.changed.wait()
+
+    # -- sessions ---------------------------------------------------------------------------------------
+
+    def open_session(self, sink: Sink, *, protocol: str, name: str) -> SessionId:
+        if self.draining:
+            raise RefusedError("MESH-E016", "the node is leaving", status=503)
+        if len(self.sinks) >= self.most_sessions:
+            raise RefusedError("MESH-E017", f"{self.most_sessions} connections are open", status=503)
+        self._next_session += 1
+        session = SessionId(self._next_session)
+        self.sinks[session] = sink
+        self.protocols[session] = protocol
+        self._notify()
+        return session
+
+    def close_session(self, session: SessionId, reason: Close) -> None:
+        self.sinks.pop(session, None)
+        for key in [key for key in self.subscriptions if key[0] == session]:
+            del self.subscriptions[key]
+        self._notify()
+
+    def drain(self, detail: str = "the node is leaving") -> None:
+        self.draining = True
+        for sink in list(self.sinks.values()):
+            sink.close(Close.DRAINING, detail)
+
+    # -- publish and subscribe --------------------------------------------------------------------------
+
+    def publish(self, events: Sequence[NewEvent]) -> list[Outcome]:
+        if self.draining:
+            raise RefusedError("MESH-E016", "the node is leaving", status=503)
+        outcomes = []
+        waiting: dict[SessionId, list[Delivery]] = {}
+        for new in events:
+            self.published.append(new)
+            outcomes.append(self._publish(new, None, waiting))
+        for session, deliveries in waiting.items():
+            self.sinks[session].deliver(deliveries)
+        self._notify()
+        return outcomes
+
+    def _publish(
+        self, new: NewEvent, extra: tuple[str, ...] | None, waiting: dict[SessionId, list[Delivery]]
+    ) -> Outcome:
+        self._seq += 1
+        event = Event(self._seq, new.topic, new.key, new.ttl_ms, extra, new.attributes, new.data)
+        matched: dict[SessionId, list[int]] = {}
+        groups: dict[tuple[str, str], list[tuple[SessionId, int]]] = {}
+        for (session, sid), (group, filter) in self.subscriptions.items():
+            if matches(filter, new.topic):
+                if group:
+                    groups.setdefault((group, filter), []).append((session, sid))
+                else:
+                    matched.setdefault(session, []).append(sid)
+        origin = (self._key.region, self._key.node, self.epoch)
+        chosen: list[tuple[SessionId, tuple[int, ...]]] = [(s, tuple(sids)) for s, sids in matched.items()]
+        for name, members in groups.items():
+            session, sid = members[self._turn[name] % len(members)]
+            self._turn[name] += 1
+            chosen.append((session, (sid,)))
+        for session, sids in chosen:
+            waiting.setdefault(session, []).append(Delivery(event, sids, origin, (), False))
+        regions = tuple(
+            r for r, filters in self.regions.items() if any(matches(f, new.topic) for f in filters)
+        )
+        reasons = tuple(
+            RegionReason(r, NotDelivered.UNREACHABLE, "no route for 4s")
+            for r, filters in self.unreachable.items()
+            if any(matches(f, new.topic) for f in filters)
+        )
+        if not chosen and not regions and not reasons:
+            reasons = (RegionReason("", NotDelivered.NO_INTEREST),)
+        mesh_id = MeshId(self._key.region, self._key.node, self.epoch, self._seq)
+        assigned = tuple((group, self._key.region) for group, _ in groups)
+        return Outcome(mesh_id, regions, len(chosen), assigned, reasons)
+
+    def subscribe(self, session: SessionId, sid: int, filter: str, group: str = "") -> None:
+        if (session, sid) in self.subscriptions:
+            raise RefusedError("MESH-E019", f"sid {sid} is in use on this connection", status=409)
+        try:
+            shared, plain = parse_share(filter)
+        except TopicError as error:
+            raise RefusedError("MESH-E002", str(error)) from None
+        self.subscriptions[(session, sid)] = (group or shared, plain)
+        self._notify()
+
+    def unsubscribe(self, session: SessionId, sid: int) -> None:
+        if self.subscriptions.pop((session, sid), None) is None:
+            raise RefusedError("MESH-E020", f"sid {sid} is not subscribed on this connection", status=404)
+        self._notify()
+
+    async def wait_installed(
+        self, session: SessionId, sids: Sequence[int], wait: Wait, regions: Sequence[str], timeout_s: float
+    ) -> Receipt:
+        await trio.lowlevel.checkpoint()
+        demanded = set(regions) if regions else (set(self.regions) if wait is Wait.MESH else set())
+        with trio.move_on_after(timeout_s):
+            while demanded - self.holding:
+                await self.installed_changed.wait()
+        left = sorted(demanded - self.holding)
+        missing = tuple(Missing(region, "no_route") for region in left)
+        return Receipt((self._key.region, *sorted(demanded & self.holding)), missing, not missing)
+
+    def install(self, region: str) -> None:
+        self.holding.add(region)
+        self.installed_changed.set()
+        self.installed_changed = trio.Event()
+
+    # -- request and reply ------------------------------------------------------------------------------
+
+    async def request(self, event: NewEvent, timeout_s: float) -> Answer:
+        await trio.lowlevel.checkpoint()
+        if self.draining:
+            raise RefusedError("MESH-E016", "the node is leaving", status=503)
+        inbox, correlation = f"{self._key}/i{self._seq + 1}", f"c{self._seq + 1}"
+        waiting: dict[SessionId, list[Delivery]] = {}
+        outcome = self._publish(event, (inbox, correlation), waiting)
+        if not waiting:
+            return Answer(None, (), "no_responders", outcome.reasons)
+        arrived, replies = trio.Event(), list[Event]()
+        self._inboxes[(inbox, correlation)] = (arrived, replies)
+        for session, deliveries in waiting.items():
+            self.sinks[session].deliver(deliveries)
+        self._notify()
+        with trio.move_on_after(timeout_s):
+            await arrived.wait()
+        del self._inboxes[(inbox, correlation)]
+        if replies:
+            return Answer(replies[0], ("us",), "", ())
+        return Answer(None, (), "timeout", ())
+
+    def reply(self, reply_to: str, correlation: str, event: NewEvent) -> Outcome:
+        if reply_to.count("/") != 2:
+            raise RefusedError("MESH-E028", f"reply_to {reply_to!r}: expected REGION/NODE/INBOX")
+        if not reply_to.startswith(f"{self._key}/"):
+            raise RefusedError("MESH-E029", f"no route to {reply_to.split('/')[0]}", status=503)
+        self.replied.append((reply_to, correlation, event))
+        self._seq += 1
+        found = self._inboxes.get((reply_to, correlation))
+        if found is None:
+            self.count_drop(Drop.UNKNOWN_INBOX, 1)
+        else:
+            found[1].append(
+                Event(self._seq, event.topic, event.key, 0, ("", correlation), event.attributes, event.data)
+            )
+            found[0].set()
+        self._notify()
+        return Outcome(MeshId(*self._key, self.epoch, self._seq), (), 1, (), ())
+
+    # -- counters ---------------------------------------------------------------------------------------
+
+    def count_drop(self, reason: Drop, events: int) -> None:
+        self.drops[reason] += events
+        self._notify()
+
+    def count_refusal(self, port: str, reason: str) -> None:
+        self.refusals[(port, reason)] += 1
+        self._notify()

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import re
+
+from prometheus_client.parser import text_string_to_metric_families
+from unit.admin.fake_inspect import FakeInspect
+
+from mesh.admin.metrics import REFUSAL_SERIES, Metrics
+from mesh.node.inspect import Counters
+
+
+def scrape(inspect: FakeInspect) -> dict[tuple[str, tuple[str, ...]], float]:
+    body, content_type = Metrics(inspect).render("")
+    assert content_type.startswith("text/plain")
+    return {
+        (sample.name, tuple(sorted(sample.labels.values()))): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+
+
+def test_every_counter_has_its_name_and_labels() -> None:
+    inspect = FakeInspect()
+    inspect.reading = Counters(
+        published=10,
+        delivered=20,
+        forwarded=30,
+        drops={"no_route": 4},
+        refusals={("events", "slow_sender"): 5},
+        links={("bridge", "open"): 2},
+        members={"alive": 3, "suspect": 1},
+        routes={"in_use": 6},
+        sessions={"sse": 7},
+        subscriptions=8,
+        remote_filters=9,
+        queued_bytes=11,
+        bytes_in=12,
+        bytes_out=13,
+        batches_in=14,
+        batches_out=15,
+        watch_lost=16,
+    )
+    found = scrape(inspect)
+    expected = {
+        ("mesh_events_published_total", ()): 10,
+        ("mesh_events_delivered_total", ()): 20,
+        ("mesh_events_forwarded_total", ()): 30,
+        ("mesh_drops_total", ("no_route",)): 4,
+        ("mesh_refusals_total", ("events", "slow_sender")): 5,
+        ("mesh_links", ("bridge", "open")): 2,
+        ("mesh_members", ("alive",)): 3,
+        ("mesh_members", ("suspect",)): 1,
+        ("mesh_routes", ("in_use",)): 6,
+        ("mesh_sessions", ("sse",)): 7,
+        ("mesh_subscriptions", ()): 8,
+        ("mesh_remote_filters", ()): 9,
+        ("mesh_queued_bytes", ()): 11,
+        ("mesh_link_bytes_total", ("in",)): 12,
+        ("mesh_link_bytes_total", ("out",)): 13,
+        ("mesh_link_batches_total", ("in",)): 14,
+        ("mesh_link_batches_total", ("out",)): 15,
+        ("mesh_watch_lost_total", ()): 16,
+        ("mesh_ready", ()): 1,
+    }
+    assert {key: found[key] for key in expected} == expected
+    assert found["mesh_info", ("0.1.0", "eu", "eu-1")] == 1
+    assert ("process_resident_memory_bytes", ()) in found
+
+
+def test_refusals_cannot_grow_a_scrape_without_bound() -> None:
+    inspect = FakeInspect()
+    inspect.reading = Counters(refusals={("link", f"reason{n}"): n + 1 for n in range(500)})
+    series = {key: value for key, value in scrape(inspect).items() if key[0] == "mesh_refusals_total"}
+    assert len(series) == REFUSAL_SERIES + 1
+    assert sum(series.values()) == sum(range(1, 501))
+    assert series["mesh_refusals_total", ("link", "other")] > 0
+
+
+def test_a_scraper_that_accepts_openmetrics_gets_it() -> None:
+    body, content_type = Metrics(FakeInspect()).render("application/openmetrics-text; version=1.0.0")
+    assert content_type.startswith("application/openmetrics-text")
+    assert body.endswith(b"# EOF\n")
+
+
+def test_operating_page_names_every_metric() -> None:
+    from pathlib import Path
+
+    page = (Path(__file__).parents[3] / "docs" / "operating.md").read_text()
+    body, _ = Metrics(FakeInspect()).render("")
+    names = set(re.findall(r"^# TYPE (mesh_\w+)", body.decode(), re.M))
+    assert not [name for name in names if f"`{name}" not in page]

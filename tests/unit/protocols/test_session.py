@@ -1,0 +1,187 @@
+"""What waits for one client: bounded, oldest dropped and counted, answers first, a goodbye last."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mesh.model.event import Delivery, Event
+from mesh.model.limits import Limits
+from mesh.model.reasons import Close, Drop
+from mesh.protocols.session import TAKE_EVENTS, ClientSession, event_bytes
+
+
+def deliveries(*numbers: int, size: int = 10) -> list[Delivery]:
+    return [
+        Delivery(Event(number, "t", "", 0, None, None, b"x" * size), (1,), ("eu", "a", 1), (), False)
+        for number in numbers
+    ]
+
+
+def seqs(taken: list[Delivery]) -> list[int]:
+    return [delivery.event.seq for delivery in taken]
+
+
+class Drops(Counter[str]):
+    def count(self, reason: Drop, events: int) -> None:
+        self[reason] += events
+
+
+def session_of(
+    drops: Drops, *, events: int = 5, size: int = 1 << 20, credit: int | None = None
+) -> ClientSession:
+    limits = replace(Limits(), session_queue_events=events, session_queue_bytes=size)
+    return ClientSession(limits, drops.count, credit=credit)
+
+
+async def test_the_oldest_events_go_when_there_are_too_many() -> None:
+    session = session_of(drops := Drops())
+    session.deliver(deliveries(1, 2, 3))
+    session.deliver(deliveries(4, 5, 6, 7))
+    assert seqs(session.take().deliveries) == [3, 4, 5, 6, 7]
+    assert drops == {Drop.SLOW_CONSUMER: 2}
+
+
+async def test_the_oldest_events_go_when_they_are_too_large_together() -> None:
+    (one,) = deliveries(0, size=1_000)
+    session = session_of(drops := Drops(), size=3 * event_bytes(one.event))
+    session.deliver(deliveries(1, 2, 3, 4, size=1_000))
+    assert seqs(session.take().deliveries) == [2, 3, 4]
+    assert drops == {Drop.SLOW_CONSUMER: 1}
+
+
+@given(st.lists(st.one_of(st.integers(1, 6), st.none()), max_size=12), st.integers(1, 8))
+@settings(max_examples=50, derandomize=True, deadline=None)
+def test_what_was_handed_in_is_taken_dropped_or_waiting(steps: list[int | None], bound: int) -> None:
+    session, drops = session_of(drops := Drops(), events=bound), drops
+    handed_in, taken = 0, list[int]()
+    for step in steps:
+        if step is None:
+            taken += seqs(session.take().deliveries)
+        else:
+            session.deliver(deliveries(*range(handed_in, handed_in + step)))
+            handed_in += step
+        counts = session.statistics()
+        assert handed_in == counts.taken + counts.dropped + counts.waiting
+        assert counts.waiting <= bound
+        assert counts.waiting_bytes == counts.waiting * event_bytes(deliveries(0)[0].event)
+    assert taken == sorted(taken)
+    assert drops[Drop.SLOW_CONSUMER] == session.statistics().dropped
+
+
+async def test_one_take_carries_a_bounded_number_of_events() -> None:
+    session = session_of(Drops(), events=10_000)
+    session.deliver(deliveries(*range(TAKE_EVENTS + 3)))
+    assert len(session.take().deliveries) == TAKE_EVENTS
+    assert len(session.take().deliveries) == 3
+
+
+async def test_without_credit_nothing_is_taken_and_with_credit_as_much_as_was_granted() -> None:
+    session = session_of(Drops(), credit=0)
+    session.deliver(deliveries(1, 2, 3))
+    assert not session.has_work()
+    session.grant(2)
+    assert seqs(session.take().deliveries) == [1, 2]
+    assert not session.has_work()
+    session.unlimited()
+    assert seqs(session.take().deliveries) == [3]
+
+
+async def test_the_first_grant_ends_the_unlimited_mode() -> None:
+    session = session_of(Drops())
+    session.grant(1)
+    session.deliver(deliveries(1, 2))
+    assert seqs(session.take().deliveries) == [1]
+    assert session.credit == 0
+
+
+async def test_a_goodbye_comes_behind_the_events_that_wait() -> None:
+    session = session_of(drops := Drops(), events=10_000)
+    session.deliver(deliveries(*range(TAKE_EVENTS + 1)))
+    session.close(Close.DRAINING, "leaving")
+    session.deliver(deliveries(999))
+    first, second = session.take(), session.take()
+    assert (first.goodbye, first.last, len(first.deliveries)) == (None, False, TAKE_EVENTS)
+    assert second.goodbye == (Close.DRAINING, "leaving")
+    assert second.last
+    assert len(second.deliveries) == 1
+    assert drops == {Drop.SESSION_CLOSED: 1}
+
+
+async def test_a_goodbye_does_not_wait_for_credit() -> None:
+    session = session_of(drops := Drops(), credit=0)
+    session.deliver(deliveries(1, 2))
+    session.close(Close.DRAINING, "leaving")
+    taken = session.take()
+    assert (taken.deliveries, taken.last) == ([], True)
+    assert drops == {Drop.SESSION_CLOSED: 2}
+
+
+async def test_last_words_go_out_without_the_events() -> None:
+    session = session_of(drops := Drops())
+    session.deliver(deliveries(1))
+    session.answer(b"ok")
+    session.hang_up(b"bye")
+    assert session.take() == ([b"ok", b"bye"], [], None, True)
+    assert drops == {Drop.SESSION_CLOSED: 1}
+
+
+async def test_a_closed_session_shortens_the_write_that_is_under_way(autojump_clock: trio.abc.Clock) -> None:
+    session = session_of(Drops())
+    start = trio.current_time()
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def write() -> None:
+            with session.bounded_send(1_000) as bound:
+                await trio.sleep_forever()
+            assert bound.cancelled_caught
+
+        await trio.testing.wait_all_tasks_blocked()
+        session.close(Close.DRAINING, "")
+    assert trio.current_time() - start == Limits().close_timeout_s
+
+
+async def test_a_client_that_leaves_answers_unread_is_not_read_further(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    session = session_of(Drops())
+    session.answer(b"x" * (2 << 20))
+    with trio.move_on_after(5) as waited:
+        await session.room_for_answers()
+    assert waited.cancelled_caught
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.room_for_answers)
+        await trio.testing.wait_all_tasks_blocked()
+        session.take()
+
+
+async def test_an_ended_session_counts_what_it_held_and_what_still_comes() -> None:
+    session = session_of(drops := Drops())
+    session.deliver(deliveries(1, 2))
+    session.end()
+    session.end()
+    session.deliver(deliveries(3))
+    session.answer(b"late")
+    assert drops == {Drop.SESSION_CLOSED: 3}
+    assert session.take().answers == []
+
+
+async def test_the_writer_wakes_once_for_all_that_came() -> None:
+    session, wakes = session_of(Drops()), []
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def write() -> None:
+            await session.work()
+            wakes.append(seqs(session.take().deliveries))
+
+        await trio.testing.wait_all_tasks_blocked()
+        session.deliver(deliveries(1))
+        session.deliver(deliveries(2))
+    assert wakes == [[1, 2]]

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh.config import Config, check, data_folder, load
+from mesh.model.errors import MeshError
+from mesh.model.limits import Limits
+from mesh.model.quantity import Address
+
+
+def config(tmp_path: Path, text: str = "", flags: dict[str, Any] | None = None, **environ: str) -> Config:
+    path = tmp_path / "mesh.toml"
+    path.write_text(text)
+    return load(path, flags=flags, environ=environ)
+
+
+def problem(tmp_path: Path, text: str, flags: dict[str, Any] | None = None, **environ: str) -> MeshError:
+    with pytest.raises(MeshError) as caught:
+        config(tmp_path, text, flags, **environ)
+    return caught.value
+
+
+def test_a_node_without_any_file_runs_on_loopback() -> None:
+    found = load(environ={})
+    assert found.node.region == "local"
+    assert found.node.id is None
+    assert (found.listen.events, found.listen.link, found.listen.admin) == (
+        Address("127.0.0.1", 7222),
+        Address("127.0.0.1", 7946),
+        Address("127.0.0.1", 8222),
+    )
+    assert found.registry.kind == "none"
+    assert found.federation.accept == "any"
+    assert found.bridges == ()
+    assert found.limits == Limits()
+    assert found.warnings() == ()
+
+
+def test_the_example_of_the_design_without_parts_to_come(tmp_path: Path) -> None:
+    found = config(
+        tmp_path,
+        """
+        [node]
+        id = "eu-1"
+        region = "eu"
+        data = "data/eu-1"
+        location = [50.0, 8.6]
+        labels = { rack = "7" }
+        [listen]
+        admin = "none"
+        [registry]
+        kind = "file"
+        path = "shared"
+        seeds = ["127.0.0.1:7947"]
+        lease = "10s"
+        [[bridge]]
+        to = "us"
+        seeds = ["127.0.0.1:7948", "localhost:7949"]
+        role = "transit"
+        transport = "ws"
+        cost = 5
+        """,
+    )
+    assert found.node.location == (50.0, 8.6)
+    assert found.node.labels == {"rack": "7"}
+    assert found.listen.admin is None
+    assert (found.registry.kind, found.registry.path, found.registry.lease_s) == (
+        "file",
+        Path("shared"),
+        10.0,
+    )
+    [bridge] = found.bridges
+    assert bridge.to == "us"
+    assert bridge.seeds == (Address("127.0.0.1", 7948), Address("localhost", 7949))
+    assert (bridge.links, bridge.role, bridge.transport, bridge.cost) == (2, "transit", "ws", 5)
+
+
+def test_a_flag_wins_over_the_environment_that_over_the_file_that_over_the_default(tmp_path: Path) -> None:
+    text = '[node]\nid = "file"\nregion = "file"\ndata = "file"\n'
+    found = config(tmp_path, text, {"node.id": "flag"}, MESH_NODE__ID="env", MESH_NODE__REGION="env")
+    assert (found.node.id, found.node.region, found.node.data) == ("flag", "env", Path("file"))
+    origins = {setting.key: setting.origin for setting in found.settings}
+    assert [origins[name] for name in ("node.id", "node.region", "node.data", "listen.link")] == [
+        "flag",
+        "env",
+        "file",
+        "default",
+    ]
+
+
+def test_bridges_of_a_flag_replace_those_of_the_file_as_a_whole(tmp_path: Path) -> None:
+    text = '[[bridge]]\nto = "us"\ncost = 9\n[[bridge]]\nto = "ap"\n'
+    found = config(tmp_path, text, {"bridge": [{"to": "af"}]})
+    assert [(bridge.to, bridge.cost) for bridge in found.bridges] == [("af", 0)]
+
+
+def test_settings_show_every_key_as_toml_with_its_origin(tmp_path: Path) -> None:
+    rows = {
+        setting.key: (setting.value, setting.origin)
+        for setting in config(tmp_path, '[listen]\nadmin = "none"').settings
+    }
+    assert rows["listen.admin"] == ('"none"', "file")
+    assert rows["registry.lease"] == ('"10s"', "default")
+    assert rows["federation.accept"] == ('"any"', "default")
+    assert rows["limits.frame_bytes"] == ('"1MiB"', "default")
+    assert rows["node.id"] == ("-", "default")
+    assert not [key for key in rows if key.startswith(("tls", "auth", "topic", "bridge"))]
+
+
+def test_who_may_dial_in_depends_on_where_the_link_port_is(tmp_path: Path) -> None:
+    assert config(tmp_path, '[listen]\nlink = "127.0.0.1:1"').federation.accept == "any"
+    assert config(tmp_path, '[listen]\nlink = "none"').federation.accept == "listed"
+    assert (
+        config(tmp_path, '[listen]\nlink = "0.0.0.0:1"', MESH_INSECURE_LINKS="1").federation.accept
+        == "listed"
+    )
+    assert config(tmp_path, '[federation]\naccept = "listed"').federation.accept == "listed"
+
+
+def test_the_hop_limit_has_one_key(tmp_path: Path) -> None:
+    assert config(tmp_path, "[federation]\nhop_limit = 5").limits.hop_limit == 5
+
+
+def test_limits_are_keys_of_their_own(tmp_path: Path) -> None:
+    limits = config(
+        tmp_path, '[limits]\nframe_bytes = "2MiB"\nhello_interval_s = "500ms"\nregions = 7'
+    ).limits
+    assert (limits.frame_bytes, limits.hello_interval_s, limits.regions) == (2 << 20, 0.5, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ('[listen]\nlink = "0.0.0.0:7946"', "MESH-C016", "0.0.0.0:7946 is not on loopback"),
+        ('[listen]\nevents = "10.0.0.1:7222"', "MESH-C017", "listen.events"),
+        ('[listen]\nadmin = "0.0.0.0:8222"', "MESH-C018", "listen.admin"),
+        ('[registry]\nseeds = ["eu-2:7946"]', "MESH-C016", "eu-2:7946"),
+        ('[[bridge]]\nto = "us"\nseeds = ["us-1:7946"]', "MESH-C016", "bridge.0.seeds"),
+        (
+            '[listen]\nevents = "127.0.0.1:9"\nadmin = "127.0.0.1:9"',
+            "MESH-C006",
+            "127.0.0.1:9 is also listen.events",
+        ),
+        ('[node]\nregion = "us"\n[[bridge]]\nto = "us"', "MESH-C019", "own region"),
+        ('[[bridge]]\nto = "us"\n[[bridge]]\nto = "us"', "MESH-C019", "already"),
+        ('[listen]\nlink = "none"\n[[bridge]]\nto = "us"', "MESH-C019", "nothing can dial in"),
+        ('[[bridge]]\nseeds = ["127.0.0.1:1"]', "MESH-C011", "bridge.0.to"),
+        ('[[bridge]]\nto = "us"\nrole = "dmz"', "MESH-C010", "dmz"),
+        ('[registry]\nkind = "etcd"', "MESH-C010", "etcd"),
+        ('[registry]\nkind = "file"', "MESH-C011", "registry.path"),
+        ('[registry]\npath = "x"', "MESH-C020", "registry.path"),
+        ('[membership]\nprobe_timeout = "2s"', "MESH-C006", "probe_interval"),
+        ('[limits]\nframe_bytes = "1KiB"', "MESH-C006", "limits.batch_target_bytes"),
+    ],
+)
+def test_keys_that_contradict_each_other_stop_the_start(
+    tmp_path: Path, text: str, code: str, words: str
+) -> None:
+    error = problem(tmp_path, text)
+    assert error.code == code
+    assert words in str(error)
+
+
+def test_open_ports_need_the_operators_word_and_are_warned_of(tmp_path: Path) -> None:
+    text = '[listen]\nlink = "0.0.0.0:1"\nevents = "0.0.0.0:2"\n[registry]\nseeds = ["eu-2:7946"]'
+    found = config(tmp_path, text, MESH_INSECURE_LINKS="1", MESH_INSECURE_CLIENTS="1")
+    assert len(found.warnings()) == 2
+    error = problem(
+        tmp_path, '[listen]\nadmin = "0.0.0.0:1"', MESH_INSECURE_LINKS="1", MESH_INSECURE_CLIENTS="1"
+    )
+    assert error.code == "MESH-C018"
+
+
+def test_the_operators_word_is_1_or_0(tmp_path: Path) -> None:
+    assert problem(tmp_path, "", MESH_INSECURE_LINKS="maybe").code == "MESH-C002"
+
+
+def test_check_tells_every_problem(tmp_path: Path) -> None:
+    path = tmp_path / "mesh.toml"
+    path.write_text('[node]\nidd = "x"\n')
+    found, problems = check(path, environ={"MESH_NODE__REGION": "a b"}, flags={"listen.events": "x"})
+    assert found is None
+    assert [each.code for each in problems] == ["MESH-C001", "MESH-C007", "MESH-C005"]
+
+
+def test_the_data_folder_is_in_the_users_state_unless_it_is_set(tmp_path: Path) -> None:
+    state = {"XDG_STATE_HOME": str(tmp_path)}
+    assert data_folder(load(environ={}), state) == tmp_path / "hopmesh" / "local" / "default"
+    assert data_folder(load(environ={}, flags={"node.id": "eu-1"}), state).name == "eu-1"
+    assert data_folder(load(environ={}, flags={"node.data": "d"}), state) == Path("d")
