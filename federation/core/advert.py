@@ -20,6 +20,8 @@ from mesh.core.tables import TableSet
 from mesh.model.ids import Version
 
 COALESCE_S: Final = 0.02
+MERGING_COALESCE_S: Final = 0.2
+"""The same above the budget, where working out what changed costs up to 30 ms."""
 REMOVE_AFTER_S: Final = 5.0
 WAITING_KEY: Final = "w"
 COVERS_KEY: Final = "c"
@@ -40,6 +42,7 @@ class Advertiser:
         self._table = table
         self._summary = Summary(budget)
         self._groups: dict[tuple[str, str], dict[str, int]] = {}
+        self._held: dict[str, set[str]] = {}  # node -> its filters
         self._covers: dict[str, Version] = {}
         self._published: dict[str, bytes] = {}
         self._remove_at: dict[str, float] = {}
@@ -50,10 +53,7 @@ class Advertiser:
     def entry(self, node: str, key: str, value: bytes | None, now: float) -> None:
         """A node of the region (this one included) gained, changed or lost an interest entry."""
         if key[0] == FILTER_KEY:
-            if value is None:
-                self._summary.remove(key[1:])
-            else:
-                self._summary.add(key[1:])
+            self._filter(node, key[1:], value is not None)
         elif key[0] == GROUP_KEY:
             name = split_group_key(key)
             members = self._groups.setdefault(name, {})
@@ -63,6 +63,16 @@ class Advertiser:
                 members[node] = msgspec.msgpack.decode(value, type=int)
             self._dirty_groups.add(name)
         self._touch(now)
+
+    def _filter(self, node: str, filter: str, present: bool) -> None:
+        """The summary counts nodes a filter: a value that was only rewritten must not count twice."""
+        held = self._held.setdefault(node, set())
+        if present and filter not in held:
+            held.add(filter)
+            self._summary.add(filter)
+        elif not present and filter in held:
+            held.discard(filter)
+            self._summary.remove(filter)
 
     def waiting(self, node: str, version: Version | None, now: float) -> None:
         """A node waits for receipts of what its table said at `version`; None: no longer."""
@@ -75,7 +85,8 @@ class Advertiser:
     def _touch(self, now: float) -> None:
         """The first change goes out at once; those that follow within 20 ms go together."""
         if self._flush_at is None:
-            self._flush_at = max(now, self._flushed_at + COALESCE_S)
+            pace_s = MERGING_COALESCE_S if self._summary.merging else COALESCE_S
+            self._flush_at = max(now, self._flushed_at + pace_s)
 
     def next_deadline(self) -> float | None:
         due = list(self._remove_at.values())

@@ -310,6 +310,9 @@ class Inbound:
                     self._regions[update.region] = self._regions.get(update.region, 0) + 1
                 self.held[key] = (n, update)
                 changes[key] = update
+        if self._tombs:
+            # Only after the updates: this frame may be the late one that the retraction has to hold off.
+            self._tombs = {key: at for key, at in self._tombs.items() if at > self._upto}
         return Intake(list(changes.items()), price, refused)
 
     def _number(self, n: int, full: bool) -> None:
@@ -322,8 +325,6 @@ class Inbound:
         while self._upto + 1 in self._ahead:
             self._upto += 1
             self._ahead.remove(self._upto)
-        if self._tombs:
-            self._tombs = {key: at for key, at in self._tombs.items() if at > self._upto}
 
     def _room(self, region: str) -> bool:
         sources = self._regions.get(region, 0)

@@ -152,6 +152,6 @@ def flaw(update: RouteUpdate, neighbour_region: str) -> str:
 
 
 def well_formed_like(known: RouteUpdate, update: RouteUpdate) -> bool:
-    """A quick yes for an update with the path of one that was found well formed. False says nothing."""
+    """A quick yes for an update of the same source and path as one that was found well formed. False says nothing."""
     numbers = 0 <= update.epoch < NUMBER_MAX and 0 <= update.seqno < NUMBER_MAX
     return numbers and 0 <= update.metric < INFINITY and known.path == update.path

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from mesh.core.counters import Counters
 from mesh.core.dedupe import Dedupe, Origin, Seen, Window
 from mesh.core.groups import Assigned, assign, far_region, member_node
-from mesh.core.plan import FLOWS, Part, Plan, Planner
+from mesh.core.plan import FLOWS, MOST_GROUPS, Part, Plan, Planner
 from mesh.core.session import LinkSession
 from mesh.model.event import EXTRA_REPLY_TO, Delivery, Event, NewEvent
 from mesh.model.limits import Limits
@@ -613,6 +613,9 @@ class Forwarder:
         if session is None or not session.is_open:
             self.counters.drop(Drop.LINK_DOWN, header.count * max(1, len(header.regions)))
             return
+        if len(header.groups) > MOST_GROUPS:
+            self.counters.drop(Drop.TOO_LARGE, header.count * (len(header.groups) - MOST_GROUPS))
+            header = replace(header, groups=header.groups[:MOST_GROUPS])
         dropped = session.offer(header, body, now)
         if dropped:
             self.counters.drop(Drop.NO_CREDIT, dropped)

@@ -86,6 +86,17 @@ class Plan:
     parts: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
 
+PART_REGIONS = 200
+"""Regions in one batch: with MOST_GROUPS of them the header stays under its 64 KiB."""
+MOST_GROUPS = 60
+"""Queue groups one event may be assigned to on one next hop; more are dropped as too_large."""
+
+
+def _parts(link: int, leg: Leg, regions: list[str]) -> list[Part]:
+    """One part, or several where there are more regions than one header holds."""
+    return [Part(link, leg, tuple(regions[at : at + PART_REGIONS])) for at in range(0, len(regions), PART_REGIONS)]
+
+
 NODE = "n/"
 REGION = "r/"
 
@@ -189,7 +200,7 @@ class Planner:
                 lost.append(region)
             else:
                 by_hop.setdefault(hop, []).append(region)
-        return [Part(link, leg, tuple(part)) for (link, leg), part in by_hop.items()], lost
+        return [part for (link, leg), regions in by_hop.items() for part in _parts(link, leg, regions)], lost
 
     def _pick(self, entry: Entry, spread: int, path: Collection[str]) -> tuple[int, Leg] | None:
         hops = entry.hops
@@ -240,8 +251,8 @@ class Planner:
             else:
                 lost.append(region)
         return (
-            [Part(link, Leg.BRIDGE, tuple(part)) for link, part in own.items()],
-            [Part(link, Leg.TRANSIT, tuple(part)) for link, part in sibling.items()],
+            [part for link, regions in own.items() for part in _parts(link, Leg.BRIDGE, regions)],
+            [part for link, regions in sibling.items() for part in _parts(link, Leg.TRANSIT, regions)],
             lost,
         )
 

@@ -82,6 +82,7 @@ class TableSet(Holdings):
 
     Args: owner: the own table's name, None where this node writes none. epoch: of this process, at least 1.
     limits: `remote_filters` bounds the entries of one owner, and of all in WORLD. Epochs of others are the caller's to bound.
+    now: not needed, as tables have no deadline of their own; `expire` is called now and then.
 
     The own table exists for others from the start in REGION: even empty it ends what they hold of an earlier epoch. In WORLD it
     begins with its first write, or when others still tell of an earlier epoch: most nodes are no bridge and never have one.

@@ -18,9 +18,9 @@ from federation.core.receipts import Status
 from mesh.core.forwarding import Published
 from mesh.core.inboxes import Ended, ReplyTo
 from mesh.model.event import Delivery, Event, NewEvent
-from mesh.model.ids import BadName, MeshId, NodeKey, SessionId, Version, check_name
+from mesh.model.ids import BadName, MeshId, NodeKey, SessionId, Version
 from mesh.model.reasons import Close, Drop, NotDelivered
-from mesh.model.topic import TopicError, check_filter, parse_share
+from mesh.model.topic import TopicError, check_filter, check_group, parse_share
 from mesh.node.service import Answer, Missing, Outcome, Receipt, RefusedError, RegionReason, Sink, Wait
 
 if TYPE_CHECKING:
@@ -142,8 +142,8 @@ class Clients:
                 group = shared or group
             check_filter(filter)
             if group:
-                check_name(group, "group")
-        except (TopicError, BadName) as error:
+                check_group(group)
+        except TopicError as error:
             raise RefusedError("MESH-E002", str(error)) from None
         if len(self._machine.subscriptions.of_session(session)) >= limits.session_subscriptions:
             raise RefusedError(

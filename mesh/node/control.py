@@ -25,6 +25,7 @@ from mesh.core.tables import Change, Outcome, TableSet
 from mesh.model.dice import Dice
 from mesh.model.ids import NodeKey, Version
 from mesh.model.reasons import Close
+from mesh.model.topic import check_filter, check_group
 from mesh.node.settings import NodeSettings
 from mesh.wire import frames as wire
 from mesh.wire.frames import Delta, Digest, Held, Pull, Scope
@@ -42,6 +43,16 @@ IN_REGION_COST = 1
 _encode = msgspec.msgpack.encode
 _route = msgspec.msgpack.Decoder(tuple[int, int, int, tuple[str, ...], str])
 _count = msgspec.msgpack.Decoder(int)
+
+
+def check_interest_key(key: str) -> None:
+    """Whether a peer's table entry names a filter and a group that the grammar allows. Raises TopicError (a ValueError)."""
+    if key[0] == FILTER_KEY:
+        check_filter(key[1:])
+    elif key[0] == GROUP_KEY:
+        group, filter = split_group_key(key)
+        check_group(group)
+        check_filter(filter)
 
 
 class ControlPlane:
@@ -118,6 +129,8 @@ class ControlPlane:
         """An entry of a live member's REGION table (or the own one) came, changed or went."""
         kind = key[0]
         try:
+            if value is not None and node != self.node:
+                check_interest_key(key)
             if kind == FILTER_KEY:
                 self._filter_entry(node, key[1:], value is not None)
                 self._advertise(node, key, value, now)
@@ -309,7 +322,9 @@ class ControlPlane:
                 if change.key[0] in (FILTER_KEY, GROUP_KEY):
                     try:
                         value = None if change.value is None else _count.decode(change.value)
-                    except msgspec.DecodeError as error:
+                        if value is not None:
+                            check_interest_key(change.key)
+                    except (msgspec.DecodeError, ValueError) as error:
                         self.effects.append(Notify("bad_entry", f"{owner} {change.key[:80]}", Close.MALFORMED, str(error)))
                         continue
                     self.reach.set_entry(region, bridge, change.key, value)

@@ -17,8 +17,16 @@ def view(epoch: int, incarnation: int, state: MemberState) -> MemberView:
 
 def test_epoch_then_incarnation_then_state_decide_which_word_is_newer() -> None:
     A, S, D, L = MemberState
-    rising = [view(1, 0, A), view(1, 0, S), view(1, 0, D), view(1, 0, L), view(1, 1, A), view(1, 7, D), view(2, 0, A)]
-    assert sorted(reversed(rising), key=lambda v: v.order) == rising
+    rising = [
+        view(1, 0, A),
+        view(1, 0, S),
+        view(1, 0, D),
+        view(1, 0, L),
+        view(1, 1, A),
+        view(1, 7, D),
+        view(2, 0, A),
+    ]
+    assert sorted(rising[::-1], key=lambda v: v.order) == rising
 
 
 def test_only_the_alive_and_the_suspect_are_live() -> None:
@@ -32,7 +40,7 @@ def test_a_view_becomes_a_word_with_everything_in_it() -> None:
 
 
 def test_the_mark_is_the_same_in_every_process_and_fits_64_bits() -> None:
-    assert mark("a", 1, 2) == 0x9E3D_DB39_9B30_ABAB or mark("a", 1, 2) < 1 << 64
+    assert mark("a", 1, 2) == 0x86EF_5CA0_4187_BA14
     assert len({mark("a", 1, 2), mark("a", 2, 1), mark("b", 1, 2), mark("a", 12, -1)}) == 4
 
 
@@ -40,7 +48,9 @@ def test_suspicion_does_not_change_the_mark() -> None:
     assert view(1, 0, MemberState.ALIVE).mark() == view(1, 0, MemberState.SUSPECT).mark()
 
 
-@pytest.mark.parametrize(("live", "times"), [(1, 4), (9, 4), (10, 8), (99, 8), (100, 12), (999, 12), (1000, 16)])
+@pytest.mark.parametrize(
+    ("live", "times"), [(1, 4), (9, 4), (10, 8), (99, 8), (100, 12), (999, 12), (1000, 16)]
+)
 def test_a_word_is_sent_four_times_the_decimal_digits(live: int, times: int) -> None:
     assert MembershipSettings().transmits(live) == times
 

@@ -72,14 +72,20 @@ def test_a_smaller_limit_drops_what_was_told_so_often_already() -> None:
 
 @settings(derandomize=True, max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 5), max_size=40), st.integers(1, 6), st.integers(1, 8))
-def test_every_word_is_told_limit_times_whatever_the_frames_hold(sizes: list[int], limit: int, members: int) -> None:
+def test_every_word_is_told_limit_times_whatever_the_frames_hold(
+    sizes: list[int], limit: int, members: int
+) -> None:
     rumors = Rumors()
     for i in range(members):
         rumors.put(word(f"n{i}"))
     told: Counter[str] = Counter()
     for size in sizes:
         words = rumors.take(size, limit)
-        assert len(words) == len({w.node for w in words}) == min(size, members - sum(n == limit for n in told.values()))
+        assert (
+            len(words)
+            == len({w.node for w in words})
+            == min(size, members - sum(n == limit for n in told.values()))
+        )
         told.update(names(words))
     assert all(n <= limit for n in told.values())
     counts = [told[f"n{i}"] for i in range(members)]
