@@ -148,7 +148,13 @@ class Beliefs:
             case MemberState.LEFT:
                 reason = MemberReason.LEFT
         same = state is held.state and word.epoch == held.epoch
-        self._become(held, _view(word, state, held.since if same else now, reason), now)
+        since = held.since if same else now
+        if (word.epoch, word.incarnation) == (held.epoch, held.incarnation):
+            # The same incarnation: an accuser says nothing new about where the member is reached.
+            view = replace(held, state=state, since=since, reason=reason, by=word.by)
+        else:
+            view = _view(word, state, since, reason)
+        self._become(held, view, now)
 
     def _admissible(self, word: Member, held: MemberView | None) -> bool:
         """Whether a word is within bounds; counts why not."""

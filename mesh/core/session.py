@@ -271,7 +271,7 @@ class LinkSession:
         if frame.expect_region not in ("", me.region):
             return (
                 Close.REGION_MISMATCH,
-                f"the peer expected region {frame.expect_region}, this is {me.region}",
+                f"expected region {frame.expect_region}, found {me.region}",
             )
         skew_ms = abs(frame.wall_ms - self._wall_ms)
         if skew_ms > self.limits.clock_skew_s * 1e3:

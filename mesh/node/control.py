@@ -39,6 +39,8 @@ RESYNC_S = 30.0
 """Each bridge session compares roots."""
 HOUSEKEEPING_S = 60.0
 IN_REGION_COST = 1
+KEPT_S = 86_400.0
+"""Interest of a bridge that nobody reaches is kept so long."""
 
 _encode = msgspec.msgpack.encode
 _route = msgspec.msgpack.Decoder(tuple[int, int, int, tuple[str, ...], str])
@@ -112,6 +114,8 @@ class ControlPlane:
         self._housekeeping_at = now + HOUSEKEEPING_S
         self._fib_seen = -1
         self._live_seen = -1
+        self._quiet: dict[str, float] = {}  # bridges nobody reaches -> since when
+        self._asked: dict[int, tuple[float, float]] = {}  # link -> (questions it may still ask, at this time)
 
     # -- local subscriptions -------------------------------------------------------------------------------------
 
@@ -200,6 +204,7 @@ class ControlPlane:
         """A link to a member opened: greet it with membership, then routes and interest (in its table), then summaries."""
         peer = session.peer
         assert peer is not None
+        self.tables.welcome(peer.node)
         self.membership.linked(peer.node, peer.epoch, now)
         self._take_membership(now)
         self.routes.sibling_link(peer.node, True, IN_REGION_COST, now)
@@ -208,8 +213,9 @@ class ControlPlane:
         self.receipts.resend(peer.node)
         self.changed = True
 
-    def peer_closed(self, node: str, now: float) -> None:
+    def peer_closed(self, node: str, link: int, now: float) -> None:
         """The link to a member is gone: its next hops leave use at once, whatever the member state says."""
+        self._asked.pop(link, None)
         self.membership.unlinked(node, now)
         self.routes.sibling_link(node, False, IN_REGION_COST, now)
         self.changed = True
@@ -241,6 +247,7 @@ class ControlPlane:
 
     def bridge_closed(self, link: int, now: float) -> None:
         self.routes.neighbour_down(link, now)
+        self._asked.pop(link, None)
         self.changed = True
 
     def bridges_of_region(self) -> list[str]:
@@ -259,6 +266,8 @@ class ControlPlane:
         match frame:
             case Delta():
                 self._receive_delta(session, frame, inside, now)
+            case Digest() | Pull() if not self._may_ask(session.link, now):
+                session.refuse(Close.LIMIT, "updates_per_s: too many digests and pulls")
             case Digest():
                 if frame.scope is Scope.WORLD or inside:
                     for reply in self._set(frame.scope).compare(frame):
@@ -287,6 +296,14 @@ class ControlPlane:
             case _:
                 where = "inside a region" if inside else "between regions"
                 session.refuse(Close.UNEXPECTED_FRAME, f"{type(frame).__name__} on a link {where}")
+
+    def _may_ask(self, link: int, now: float) -> bool:
+        """Digests and pulls cost the answering side far more than the asking one: a bucket per link."""
+        limits = self.settings.limits
+        left, at = self._asked.get(link, (float(limits.updates_burst), now))
+        left = min(float(limits.updates_burst), left + (now - at) * limits.updates_per_s) - 1.0
+        self._asked[link] = (left, now)
+        return left >= 0.0
 
     def _set(self, scope: Scope) -> TableSet:
         return self.tables if scope is Scope.REGION else self.world
@@ -424,9 +441,28 @@ class ControlPlane:
             self._housekeeping_at = now + HOUSEKEEPING_S
             self.tables.expire(now)
             self.world.expire(now)
+            self._forget_the_long_gone(now)
         if self._news_at is not None and now >= self._news_at:
             self._push(now)
         self.settle(now)
+
+    def _forget_the_long_gone(self, now: float) -> None:
+        """Tables of members that membership has forgotten, and of bridges that nobody reached for KEPT_S."""
+        members = self.membership.members()
+        for owner in self.tables.owners():
+            if owner != self.node and owner not in members:
+                self.tables.forget(owner, now)
+        for owner in self.world.owners():
+            region, _, bridge = owner.partition("/")
+            near = bridge in self._live if region == self.region else bridge in self.routes.live_bridges(region)
+            if near or owner == self.world_owner:
+                self._quiet.pop(owner, None)
+            elif now - self._quiet.setdefault(owner, now) > KEPT_S:
+                del self._quiet[owner]
+                self.world.forget(owner, now)
+                if region != self.region:
+                    self.reach.forget(region, bridge)
+                self.changed = True
 
     def leave(self, now: float) -> None:
         """Withdraw routes and tell the region; links are closed by the caller once they are empty."""

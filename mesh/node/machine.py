@@ -280,7 +280,7 @@ class NodeMachine:
         key = session.peer_key
         if self.links.peers.get(key.node) == session.link and key.region == self.key.region:
             del self.links.peers[key.node]
-            self.control.peer_closed(key.node, now)
+            self.control.peer_closed(key.node, session.link, now)
         elif self.links.bridges.pop(session.link, None) is not None:
             self.control.bridge_closed(session.link, now)
         self._plans_changed(now)

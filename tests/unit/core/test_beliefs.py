@@ -156,7 +156,7 @@ WORDS = st.lists(
 )
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(derandomize=True, max_examples=20, deadline=None)
 @given(WORDS, st.randoms(use_true_random=False))
 def test_nodes_that_heard_the_same_words_in_any_order_believe_the_same(
     words: list[Member], dice: random.Random
@@ -410,7 +410,7 @@ def test_what_is_kept_of_forgotten_members_is_dropped() -> None:
     assert bench.beliefs.heard == {"a": 1.0}
 
 
-@settings(derandomize=True, max_examples=40, deadline=None)
+@settings(derandomize=True, max_examples=20, deadline=None)
 @given(
     st.lists(
         st.builds(
@@ -424,7 +424,7 @@ def test_what_is_kept_of_forgotten_members_is_dropped() -> None:
             st.booleans(),
             st.sampled_from(["", "me", "a", "x", "\0"]),
         ),
-        max_size=20,
+        max_size=12,
     ),
     st.booleans(),
 )

@@ -26,7 +26,8 @@ def test_epoch_then_incarnation_then_state_decide_which_word_is_newer() -> None:
         view(1, 7, D),
         view(2, 0, A),
     ]
-    assert sorted(rising[::-1], key=lambda v: v.order) == rising
+    mixed = [rising[i] for i in (3, 6, 0, 5, 2, 1, 4)]
+    assert sorted(mixed, key=lambda v: v.order) == rising
 
 
 def test_only_the_alive_and_the_suspect_are_live() -> None:

@@ -42,7 +42,7 @@ CHANGES = st.lists(
 )
 
 
-@settings(derandomize=True, max_examples=40, deadline=None)
+@settings(derandomize=True, max_examples=25, deadline=None)
 @given(CHANGES)
 def test_root_live_and_missing_always_follow_the_views(
     changes: list[tuple[str, MemberState | str, int]],

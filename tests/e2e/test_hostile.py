@@ -1,0 +1,173 @@
+"""Garbage, floods and silence on both ports: the node stays up, others notice nothing, every refusal is counted."""
+
+from __future__ import annotations
+
+import random
+import struct
+from pathlib import Path
+
+import msgspec
+import trio
+from processes import NodeProcess, Subscriber, bridge, http, metrics, publish_many, running, sees_regions
+
+CORPUS = Path(__file__).parent.parent / "corpus"
+HALF_OPEN = 1_000
+
+
+async def throw(address: str, data: bytes, *, reset: bool = False, wait_s: float = 2.0) -> bytes:
+    """Connect, send, read until the node hangs up or nothing more comes."""
+    host, _, port = address.rpartition(":")
+    stream = await trio.open_tcp_stream(host, int(port))
+    got = b""
+    async with stream:
+        try:
+            await stream.send_all(data)
+            if reset:
+                stream.socket.setsockopt(1, 13, struct.pack("ii", 1, 0))  # SO_LINGER 0: close sends RST
+                return b""
+            with trio.move_on_after(wait_s):
+                while more := await stream.receive_some(65536):
+                    got += more
+        except trio.BrokenResourceError:
+            pass
+    return got
+
+
+def frame(kind: int, payload: bytes) -> bytes:
+    return struct.pack(">IB", len(payload) + 1, kind) + payload
+
+
+def link_garbage(dice: random.Random) -> list[bytes]:
+    """Frames of every wrong shape, and a good Open with a bad follow-up."""
+    pack = msgspec.msgpack.encode
+    good_open = frame(1, pack([1, "x", "evil", "evil-1", "i", 1_790_000_000, 1_790_000_000_000, 2, "", "transit", 0, "", 9, 9]))
+    deep = frame(1, b"\x91" * 5_000 + b"\xc0")
+    items = [
+        b"\x00",
+        b"\xff" * 64,
+        struct.pack(">I", 0),
+        struct.pack(">I", 0xFFFFFFFF) + b"x" * 100,
+        struct.pack(">I", 2 << 20) + b"\x01" + b"x" * 100_000,
+        frame(1, b""),
+        frame(1, pack([1])),
+        frame(1, pack({"a": 1})),
+        frame(250, pack([])),
+        frame(0, b"\xff\xff"),
+        deep,
+        good_open[:10],
+        good_open + good_open,
+        good_open + frame(0, b"\x00\x01\x90"),
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    ]
+    items += [dice.randbytes(dice.randrange(1, 3_000)) for _ in range(30)]
+    return items
+
+
+def http_garbage(dice: random.Random) -> list[bytes]:
+    """Requests that no client should send."""
+    post = b"POST /v1/events/a/b HTTP/1.1\r\nHost: x\r\n"
+    items = [
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"GET\r\n\r\n",
+        b"BREW / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        post + b"Content-Length: -1\r\n\r\n",
+        post + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+        post + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        post + b"Content-Length: 99999999999\r\n\r\n",
+        post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        post + b"X: " + b"a" * 200_000 + b"\r\n\r\n",
+        post + b"".join(b"X-%d: 1\r\n" % n for n in range(5_000)) + b"\r\n",
+        post + b"Content-Type: application/cloudevents+json\r\nContent-Length: 2\r\n\r\n{]",
+        post + b"Content-Type: application/cloudevents-batch+json\r\nContent-Length: 6\r\n\r\n[[[[[[",
+        post + b"ce-id: 1\r\nContent-Length: 0\r\n\r\n",
+        b"POST /v1/events/%00 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+        b"POST /v1/events/%ff%fe HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+        b"POST /v1/events/a/%23 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+        b"GET /v1/events?filter=a%23 HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n",
+        b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mesh.v1.json\r\n\r\n" + b"\xff" * 200,
+    ]
+    items += [dice.randbytes(dice.randrange(1, 2_000)) for _ in range(20)]
+    return items
+
+
+async def flood(node: NodeProcess, dice: random.Random) -> None:
+    async with trio.open_nursery() as nursery:
+        limit = trio.CapacityLimiter(40)
+
+        async def one(address: str, data: bytes, reset: bool) -> None:
+            async with limit:
+                await throw(address, data, reset=reset)
+
+        for data in link_garbage(dice):
+            nursery.start_soon(one, node.link, data, False)
+            cut = dice.randrange(len(data)) + 1
+            nursery.start_soon(one, node.link, data[:cut], True)
+        for data in http_garbage(dice):
+            nursery.start_soon(one, node.events, data, False)
+            cut = dice.randrange(len(data)) + 1
+            nursery.start_soon(one, node.events, data[:cut], True)
+            nursery.start_soon(one, node.admin, data, False)
+
+
+async def test_garbage_on_every_port_disturbs_nobody_and_is_counted(tmp_path: Path) -> None:
+    async with running(tmp_path) as mesh:
+        a = await mesh.start("a-1", "a")
+        b = await mesh.start("b-1", "b", *bridge(a))
+        await sees_regions(b, "a")
+        subscriber = Subscriber()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(subscriber.run, b.events, "filter=load/%23&wait=mesh")
+            rss = a.rss_bytes()
+            dice = random.Random(20)
+            published: list[str] = []
+
+            async def keep_publishing() -> None:
+                for _ in range(40):
+                    answers = await publish_many(a, [("load/x", "k")] * 10)
+                    published.extend(answer["mesh_id"] for answer in answers)
+                    await trio.sleep(0.05)
+
+            async with trio.open_nursery() as flooding:
+                flooding.start_soon(keep_publishing)
+                flooding.start_soon(flood, a, dice)
+                flooding.start_soon(flood, b, dice)
+            await subscriber.wait(len(published))
+            assert subscriber.ids == published, "other clients notice nothing"
+            refusals = {
+                name: value for name, value in (await metrics(a)).items() if name.startswith("mesh_refusals_total")
+            }
+            for port in ("link", "events", "admin"):
+                assert sum(value for name, value in refusals.items() if f'port="{port}"' in name) > 5, refusals
+            assert not [name for name in refusals if "task_crashed" in name], a.log.read_text()[-3000:]
+            assert "Traceback" not in a.log.read_text()
+            assert a.rss_bytes() - rss < 60e6
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_thousand_half_open_connections_keep_nobody_out(tmp_path: Path) -> None:
+    async with running(tmp_path) as mesh:
+        a = await mesh.start("a-1", "a")
+        host, _, port = a.link.rpartition(":")
+        events_host, _, events_port = a.events.rpartition(":")
+        streams: list[trio.SocketStream] = []
+        try:
+            for _ in range(HALF_OPEN):
+                streams.append(await trio.open_tcp_stream(host, int(port)))
+            for _ in range(200):
+                slow = await trio.open_tcp_stream(events_host, int(events_port))
+                await slow.send_all(b"POST /v1/events/a HTTP/1.1\r\nHost: x\r\nContent-Le")
+                streams.append(slow)
+            b = await mesh.start("b-1", "b", *bridge(a))
+            assert await sees_regions(b, "a", timeout_s=6.0) < 6.0
+            answer = await http(a.events, "POST", "/v1/events/t", body=b"x")
+            assert answer.status == 202
+            counted = await metrics(a)
+            evicted = [v for name, v in counted.items() if 'reason="half_open_evicted"' in name]
+            assert sum(evicted) >= HALF_OPEN - 256 - 10, counted
+        finally:
+            for stream in streams:
+                with trio.CancelScope(shield=True):
+                    await stream.aclose()
