@@ -40,7 +40,6 @@ from mesh.node.runner import Node
 from mesh.node.settings import NodeSettings
 from mesh.protocols.serve import EventsPort
 from mesh.store.epoch import DataFolder, claim, next_epoch, node_id
-from registry.base import Registry
 from registry.file import FileRegistry
 
 log = structlog.get_logger("app")
@@ -51,17 +50,17 @@ PACKAGES = ("mesh", "federation", "registry")
 def check_installation() -> None:
     """The three packages must come from one installation: other distributions own packages of the same names.
 
-    Raises: MeshError MESH-C026.
+    Raises: MeshError MESH-C021.
     """
     roots: dict[str, Path] = {}
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
-            raise MeshError("MESH-C026", name, f"the package {name} of this installation is not the one Python finds")
+            raise MeshError("MESH-C021", name, f"the package {name} of this installation is not the one Python finds")
         roots[name] = Path(spec.origin).resolve().parent.parent
     if len(set(roots.values())) != 1:
         places = ", ".join(f"{name} from {root}" for name, root in roots.items())
-        raise MeshError("MESH-C026", "installation", f"its packages come from different places: {places}")
+        raise MeshError("MESH-C021", "installation", f"its packages come from different places: {places}")
 
 
 def run(config: Config) -> int:

@@ -29,7 +29,8 @@ def published_value(value: tuple[object, ...] | list[object]) -> Published | Non
         case [int(epoch), int(seqno), int(metric), list() | tuple() as path, *rest]:
             learned = rest[0] if rest else Role.TRANSIT.value
             names = tuple(name for name in path if isinstance(name, str))
-            if len(names) == len(path) > 0 and learned in _ROLES and metric > 0:
+            known = isinstance(learned, str) and learned in _ROLES
+            if known and len(names) == len(path) > 0 and min(epoch, seqno) >= 0 < metric:
                 return (epoch, seqno, metric, names, str(learned))
     return None
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Final
 
 from mesh.cli.main import COMMANDS
-from mesh.cli.options import Parser, new_parser
+from mesh.cli.options import Parser, new_parser, subparsers_of, words_of
 from mesh.cli.render import write_lines
 
 EXAMPLES: Final = (
@@ -45,28 +45,9 @@ def _words() -> Iterator[tuple[str, list[str]]]:
             continue
         parser = new_parser(f"mesh {command.name}", command.about, module.EXAMPLES)
         module.build(parser)
-        yield command.name, _options(parser) if not command.subcommands else list(command.subcommands)
+        yield command.name, words_of(parser) if not command.subcommands else list(command.subcommands)
         for name, inner in subparsers_of(parser).items():
-            yield f"{command.name} {name}", _options(inner)
-
-
-def _options(parser: argparse.ArgumentParser) -> list[str]:
-    """Long options, and the choices of a positional argument."""
-    words = []
-    for action in parser._actions:
-        if action.help != argparse.SUPPRESS:
-            words += [option for option in action.option_strings if option.startswith("--")]
-        if not action.option_strings and action.choices is not None:
-            words += [str(choice) for choice in action.choices]
-    return words
-
-
-def subparsers_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The parsers of a group's subcommands; {} for a plain command."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    return {}
+            yield f"{command.name} {name}", words_of(inner)
 
 
 def _bash(words: dict[str, list[str]]) -> list[str]:

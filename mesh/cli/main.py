@@ -158,12 +158,12 @@ def _run(words: list[str]) -> int:
         from mesh.model.errors import MeshError
 
         raise MeshError("MESH-A011", f"mesh {command.name}", "it is not part of this release") from None
-    from mesh.cli.options import new_parser
+    from mesh.cli.options import new_parser, parse
 
     parser = new_parser(f"mesh {command.name}", command.about, getattr(module, "EXAMPLES", ()))
     module.build(parser)
     at = 1 + (words.index(subcommand) if subcommand else 0)
-    args = parser.parse_args([*words[1:at], *leading, *words[at:]])
+    args = parse(parser, [*words[1:at], *leading, *words[at:]], subcommand)
     code: int = args.run(args)
     sys.stdout.flush()
     return code

@@ -8,6 +8,7 @@ Source: design page "What a person sees", section The command.
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -65,6 +66,38 @@ def subparser(subparsers: Any, name: str, about: str, examples: Sequence[str]) -
 def subcommands(parser: Parser) -> Any:
     """The place where a group's subcommands are added."""
     return parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+
+
+def subparsers_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of a group's subcommands; {} for a plain command."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def words_of(parser: argparse.ArgumentParser) -> list[str]:
+    """Its long options, and the choices of its positional arguments."""
+    words = []
+    for action in parser._actions:
+        if action.help != argparse.SUPPRESS:
+            words += [option for option in action.option_strings if option.startswith("--")]
+        if not action.option_strings and action.choices is not None:
+            words += [str(choice) for choice in action.choices]
+    return words
+
+
+def parse(parser: Parser, words: Sequence[str], subcommand: str) -> argparse.Namespace:
+    """Parse a command line. Raises: MeshError MESH-A001; for an unknown option with the nearest spelling."""
+    args, unknown = parser.parse_known_args(words)
+    if not unknown:
+        return args
+    inner = subparsers_of(parser).get(subcommand, parser)
+    option = unknown[0].partition("=")[0]
+    near = difflib.get_close_matches(option, words_of(inner), n=1) if option.startswith("-") else []
+    what = f"no option {option}" if option.startswith("-") else f"{option!r} is one argument too many"
+    remedy = f"Did you mean {near[0]}?" if near else f"See '{inner.prog} --help'."
+    raise MeshError("MESH-A001", inner.prog, what, remedy)
 
 
 def common(parser: Parser, *, timeout: str = "5s", output: bool = True, watch: bool = False) -> None:

@@ -150,6 +150,8 @@ def change_line(change: Item, *, color: bool) -> str:
     )
     at = str(change.get("at", ""))
     clock = at[11:19] if "T" in at else at
+    if sign == "-" and change.get("next_hop") is None:
+        return f"{clock} {paint(sign, style, color)} {text(change.get('region'))}: {reason(change)}"
     return (
         f"{clock} {paint(sign, style, color)} {text(change.get('region'))} via {text(change.get('next_hop'))} "
         f"({text(change.get('via'))}) metric {text(change.get('metric'))} path {text(change.get('path'))}: "

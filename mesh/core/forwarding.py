@@ -154,10 +154,9 @@ class Forwarder:
                     outs = plan.outs = self._make_outs(plan, (), 0, 0)
             if plan.local or assigned:
                 self._deliver_at_ingress(event, plan, assigned)
-            if key and outs:
-                if self._key_outs.setdefault(key, outs) != outs:
-                    self.flush(now)
-                    self._key_outs[key] = outs
+            if key and outs and self._key_outs.setdefault(key, outs) != outs:
+                self.flush(now)
+                self._key_outs[key] = outs
             size = len(data) + len(topic) + EVENT_OVERHEAD
             if attributes is not None:
                 size += sum(map(len, attributes))

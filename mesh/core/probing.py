@@ -156,9 +156,10 @@ class Prober:
             return None
         self.failures += 1
         # Helpers that said "I failed too" speak for the own health, as an answer would; those that said nothing against
-        # it, but each only once: it is not asked again until it is heard.
+        # it, and the more when none of them did. Each counts once: it is not asked again until it is heard.
         if self._settings.nacks and probe.asked:
-            self._health.note(len(probe.missing) or -1)
+            silent = len(probe.missing)
+            self._health.note(silent + (silent == len(probe.asked)) if silent else -1)
             for helper in probe.missing:
                 if not self._heard_since(helper, probe.started):
                     self._doubted.setdefault(helper, now)

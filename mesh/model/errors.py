@@ -100,8 +100,6 @@ _CONFIG: Final[tuple[ErrorCode, ...]] = (
               "the node a new id."),
     ErrorCode("MESH-C025", "the file with the node's default id is damaged",
               "Set [node] id, or remove the file: a new id is made."),
-    ErrorCode("MESH-C026", "the installation is mixed with another distribution",
-              "Install Hopmesh into an environment of its own: other distributions own packages named mesh, federation or registry."),
 )
 # -- admin port and command line -------------------------------------------------------------------------
 _ADMIN: Final[tuple[ErrorCode, ...]] = (

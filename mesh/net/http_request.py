@@ -180,6 +180,8 @@ class RequestParser:
         self.finished = False
         """The client said that this is its last request, or asked for an upgrade."""
         self._limits = limits
+        self._header_bytes = limits.header_bytes
+        self._header_count = limits.header_count
         self._remote = remote
         self._budget = budget
         self._held = 0
@@ -194,7 +196,7 @@ class RequestParser:
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._body: bytes | bytearray = b""
-        self._version = ""
+        self._version = self._method = ""
         self._websocket = False
         self._in_head = True
 
@@ -251,24 +253,26 @@ class RequestParser:
 
     def on_url(self, url: bytes) -> None:
         self._gave = True
-        self._url += url
-        self._count_head(len(url))
+        self._url = self._url + url if self._url else url
+        self._head_bytes += len(url)
+        if self._head_bytes > self._header_bytes:
+            raise self._head_too_large()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:
             self._gave = True
             self._headers.append((name.lower(), value))
         # A trailer is counted and forgotten; it does not reset the bound on bytes that give nothing.
-        self._count_head(len(name) + len(value) + 4)
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > self._header_bytes:
+            raise self._head_too_large()
+        if len(self._headers) > self._header_count:
+            raise RefusedRequest(Refusal(431, "too_many_headers", f"more than {self._header_count} headers"))
 
-    def _count_head(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > self._limits.header_bytes:
-            most = self._limits.header_bytes
-            raise RefusedRequest(Refusal(431, "headers_too_large", f"more than {most} bytes of headers"))
-        if len(self._headers) > self._limits.header_count:
-            most = self._limits.header_count
-            raise RefusedRequest(Refusal(431, "too_many_headers", f"more than {most} headers"))
+    def _head_too_large(self) -> RefusedRequest:
+        return RefusedRequest(
+            Refusal(431, "headers_too_large", f"more than {self._header_bytes} bytes of headers")
+        )
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -277,7 +281,7 @@ class RequestParser:
             raise RefusedRequest(
                 Refusal(505, "unsupported_version", f"HTTP/{self._version} is not spoken here")
             )
-        method = self._parser.get_method().decode("ascii")
+        method = self._method = self._parser.get_method().decode("ascii")
         if method not in METHODS:
             raise RefusedRequest(Refusal(501, "bad_method", f"method {method} is not known here"))
         hosts = length = 0
@@ -341,12 +345,12 @@ class RequestParser:
         keep_alive = self._parser.should_keep_alive()
         self.requests.append(
             Request(
-                method=self._parser.get_method().decode("ascii"),
+                method=self._method,
                 target=self._url.decode("ascii"),
                 path=self._path,
                 raw_query=self._raw_query,
                 headers=self._headers,
-                body=bytes(self._body),
+                body=self._body if isinstance(self._body, bytes) else bytes(self._body),
                 remote=self._remote,
                 version=self._version,
                 keep_alive=keep_alive,

@@ -302,7 +302,8 @@ class Link:
                 self._bytes_in += len(data)
                 if not self._closing:
                     self._take(data)
-            self._end(Close.LINK_LOST, "the other end closed the connection without saying why")
+            if not self._closing:  # else the writer is saying goodbye, and ends by itself
+                self._end(Close.LINK_LOST, "the other end closed the connection without saying why")
         except LinkLost as lost:
             self._end(Close.LINK_LOST, lost.detail)
 

@@ -9,7 +9,6 @@ Source: design pages "Architecture" (Sans-IO machines) and "Routing" (Identity, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from mesh.core.counters import Counters
 from mesh.core.effects import CloseLink, Effect, Notify, Send
@@ -23,24 +22,13 @@ from mesh.model.dice import Dice
 from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Delivery, Event, NewEvent
 from mesh.model.ids import NodeKey, Version
 from mesh.model.reasons import Close, Drop
+from mesh.node.admission import Admission
 from mesh.node.control import ControlPlane
 from mesh.node.settings import NodeSettings
 from mesh.wire import frames as wire
 from mesh.wire.frames import BatchHeader, Data, LinkKind
 
-HOLDER_ANSWERS_S = 1.0
-"""How long the present holder of a name has to show that it lives before a newcomer takes over."""
 HOUSEKEEPING_S = 60.0
-
-
-@dataclass(slots=True)
-class Challenge:
-    """A second process claims a name that an open link holds: the holder was asked to answer until `deadline`."""
-
-    newcomer: LinkSession
-    holder: LinkSession
-    asked_at: float
-    deadline: float
 
 
 class NodeMachine:
@@ -91,15 +79,19 @@ class NodeMachine:
             counters=self.counters,
         )
         self.inboxes = Inboxes(settings.limits)
-        self.draining = False
+        self.admission = Admission(settings, self.sessions, self.links, self.control.membership)
         self.totals = Flow()
         """What links that are gone carried."""
-        self._challenges: list[Challenge] = []
         self._questions: list[tuple[BatchHeader, Event]] = []
         self._effects: list[Effect] = []
         self._next_link = 0
         self._session_deadline = float("inf")
         self._housekeeping_at = now + HOUSEKEEPING_S
+
+    @property
+    def draining(self) -> bool:
+        """Leaving: nothing new is taken in."""
+        return self.admission.draining
 
     # -- links ---------------------------------------------------------------------------------------------------
 
@@ -174,7 +166,7 @@ class NodeMachine:
             self.control.receive(session, frame, now)
             return
         if isinstance(frame, wire.Open) and session.peer is not None and session.state is SessionState.OPENING:
-            self._admit(session, now)
+            self._judge(session, now)
         elif isinstance(frame, wire.CloseLink):
             self._gone(session, _close_reason(frame.reason), frame.detail, now, by_peer=True)
         elif isinstance(frame, wire.Heard) and session.rtt_ms is not None and session.kind is LinkKind.BRIDGE:
@@ -197,62 +189,18 @@ class NodeMachine:
 
     # -- admission -----------------------------------------------------------------------------------------------
 
-    def _admit(self, session: LinkSession, now: float) -> None:
-        """The peer's Open is in order by itself: is there room for it beside the other links?"""
-        peer = session.peer
-        assert peer is not None
-        if session.peer_key == self.key:
-            session.refuse(Close.NAME_IN_USE, f"{self.key} runs here, at {self.settings.address or 'an address it does not tell'}")
-            return
-        refusal = self._not_welcome(session)
-        if refusal is not None:
-            session.refuse(*refusal)
-            return
-        holder = self._link_to(session.peer_key)
-        if holder is None:
-            self._accept(session, now)
-            return
-        assert holder.peer is not None
-        if holder.peer.instance == peer.instance:
-            self._one_of_two(holder, session, now)
-        elif holder.peer.epoch >= peer.epoch:
-            session.refuse(Close.OLD_EPOCH, f"a newer process of {session.peer_key} is linked")
-        else:
-            holder.ask_alive(now)
-            self._after_session(holder, now)
-            self._challenges.append(Challenge(session, holder, now, now + HOLDER_ANSWERS_S))
-
-    def _not_welcome(self, session: LinkSession) -> tuple[Close, str] | None:
-        peer = session.peer
-        assert peer is not None
-        if self.draining:
-            return Close.DRAINING, "this node is leaving"
-        if len(self.sessions) > self.settings.limits.peer_links:
-            return Close.LIMIT, "peer_links"
-        if session.kind is LinkKind.PEER:
-            known = self.control.membership.members().get(peer.node)
-            if known is not None and known.epoch > peer.epoch:
-                return Close.OLD_EPOCH, f"the region knows a newer process of {session.peer_key}"
-        elif not session.dialled and self.settings.accept == "listed" and peer.region not in self.settings.bridges:
-            return Close.REGION_NOT_LISTED, f"region {peer.region} is not in a [[bridge]] here"
-        return None
-
-    def _link_to(self, key: NodeKey) -> LinkSession | None:
-        """The open link to a node, if there is one."""
-        if key.region == self.key.region:
-            link = self.links.peers.get(key.node)
-            return None if link is None else self.sessions.get(link)
-        return next((s for s in self.sessions.values() if s.is_open and s.peer_key == key), None)
-
-    def _one_of_two(self, old: LinkSession, new: LinkSession, now: float) -> None:
-        """A pair keeps one link: the one dialled by the smaller (region, id); of two from the same end the older one."""
-        smaller_is_me = self.key < new.peer_key
-        if new.dialled == old.dialled or new.dialled != smaller_is_me:
-            new.refuse(Close.DUPLICATE_LINK, "this pair is linked already")
-        else:
-            old.refuse(Close.DUPLICATE_LINK, "the link dialled by the smaller name is kept")
-            self._after_session(old, now)
-            self._accept(new, now)
+    def _judge(self, session: LinkSession, now: float) -> None:
+        """The peer's Open is in order by itself: carry out what admission says of it."""
+        verdict = self.admission.judge(session, now)
+        for refused, reason, detail in verdict.refused:
+            refused.refuse(reason, detail)
+            if refused is not session:
+                self._after_session(refused, now)
+        if verdict.asked is not None:
+            verdict.asked.ask_alive(now)
+            self._after_session(verdict.asked, now)
+        if verdict.accepted is not None:
+            self._accept(verdict.accepted, now)
 
     def _accept(self, session: LinkSession, now: float) -> None:
         peer = session.peer
@@ -271,7 +219,7 @@ class NodeMachine:
         self.totals.add(session.flow)
         was_open = session.state is SessionState.OPEN or self._is_linked(session)
         session.state = SessionState.CLOSED
-        self._challenges = [c for c in self._challenges if c.newcomer is not session]
+        self.admission.gone(session)
         about = str(session.peer_key) if session.peer is not None else f"link {session.link}"
         data: dict[str, object] = {"link": session.link, "by_peer": by_peer, "was_open": was_open}
         self._effects.append(Notify("link_closed", about, reason, detail, data))
@@ -436,9 +384,7 @@ class NodeMachine:
         inbox = self.inboxes.next_deadline()
         if inbox is not None:
             due = min(due, inbox)
-        for challenge in self._challenges:
-            due = min(due, challenge.deadline)
-        return due
+        return min(due, self.admission.next_deadline())
 
     def handle_deadline(self, now: float) -> None:
         """Do what is due, in every machine."""
@@ -447,28 +393,19 @@ class NodeMachine:
             for session in list(self.sessions.values()):
                 session.handle_deadline(now)
                 self._after_session(session, now)
-        for challenge in [c for c in self._challenges if c.deadline <= now]:
-            self._end_challenge(challenge, now)
+        for verdict in self.admission.handle_deadline(now):
+            for refused, reason, detail in verdict.refused:
+                refused.refuse(reason, detail)
+                self._after_session(refused, now)
+            if verdict.accepted is not None:
+                self._accept(verdict.accepted, now)
+                self._after_session(verdict.accepted, now)
         self.control.handle_deadline(now)
         self.inboxes.handle_deadline(now)
         if now >= self._housekeeping_at:
             self._housekeeping_at = now + HOUSEKEEPING_S
             self.forwarder.dedupe.expire(now)
         self._settle(now)
-
-    def _end_challenge(self, challenge: Challenge, now: float) -> None:
-        """The holder had its time: it answered and keeps the name, or the newcomer takes over."""
-        self._challenges.remove(challenge)
-        newcomer, holder = challenge.newcomer, challenge.holder
-        if holder.is_open and holder.last_heard > challenge.asked_at:
-            assert holder.peer is not None
-            where = holder.peer.address or "an address it does not tell"
-            newcomer.refuse(Close.NAME_IN_USE, f"{newcomer.peer_key} is alive at {where}")
-        else:
-            holder.refuse(Close.OLD_EPOCH, "a newer process took over the name")
-            self._after_session(holder, now)
-            self._accept(newcomer, now)
-        self._after_session(newcomer, now)
 
     def _settle(self, now: float) -> None:
         """After every burst: mail, notices, tables, plans."""
@@ -522,7 +459,7 @@ class NodeMachine:
 
     def leave(self, now: float) -> None:
         """Begin to leave: nothing new is taken in, routes are withdrawn, the region is told. Queues still empty."""
-        self.draining = True
+        self.admission.draining = True
         self.forwarder.flush(now)
         self.control.leave(now)
         self._settle(now)

@@ -123,13 +123,18 @@ class Node:
                 drained()
             self._after()
             await trio.sleep(DRAIN_TELL_S)
-            while self.machine.queued_bytes or any(link.statistics().control_queued for link in self.links.values()):
+            while self._busy():
                 await trio.sleep(0.02)
         self.machine.close_links(trio.current_time())
         self._after()
         with trio.move_on_after(1.0):
             while self.links:
                 await self.links_changed.wait()
+
+    def _busy(self) -> bool:
+        """Whether something still waits to be sent."""
+        waiting = any(link.statistics().control_queued for link in self.links.values())
+        return waiting or self.machine.queued_bytes > 0
 
     async def _keep_time(self) -> None:
         while True:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
-from processes import MESH, bridge, running
+from processes import MESH, running
 
 
 async def refused(*arguments: str, timeout_s: float = 15.0) -> tuple[int, str]:

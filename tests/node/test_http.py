@@ -6,7 +6,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 import pytest
@@ -82,7 +82,7 @@ async def everything(transport: Transport) -> bytes:
     return data
 
 
-async def test_httpx_publishes_streams_and_keeps_its_connection() -> None:
+async def test_httpx_publishes_and_keeps_its_connection() -> None:
     async with site() as made, httpx.AsyncClient(base_url=f"http://{made.address}") as client:
         for n in range(3):
             answer = await client.post("/echo", content=b"body %d" % n)
@@ -98,12 +98,6 @@ async def test_httpx_publishes_streams_and_keeps_its_connection() -> None:
         head = await client.head("/abc")
         assert (head.headers["content-length"], head.content) == ("4", b"")
         assert made.server.statistics().connections == 1
-        async with client.stream("GET", "/stream") as stream:
-            lines = stream.aiter_lines()
-            assert [await anext(lines) for _ in range(5)] == ["data: 0", "", "data: 1", "", "data: 2"]
-        with trio.fail_after(5):
-            while made.left == 0:
-                await trio.testing.wait_all_tasks_blocked(0.001)
     assert made.refusals == {}
     assert made.crashes.counts == {}
 
@@ -114,10 +108,8 @@ async def test_an_upload_that_is_refused_reads_why_although_it_was_still_sending
         async with trio.open_nursery() as nursery:
 
             async def upload() -> None:
-                try:
+                with suppress(LinkLost):
                     await client.send(b"x" * 3_000_000)
-                except LinkLost:
-                    pass
 
             nursery.start_soon(upload)
             answer = await everything(client)
@@ -190,17 +182,16 @@ async def test_over_the_limit_clients_get_503_to_read() -> None:
 
 @pytest.mark.parametrize("how", ["eof", "reset"])
 async def test_a_client_that_leaves_its_stream_is_noticed(how: str) -> None:
-    async with site() as made:
-        async with dial(made.address, "tcp", 5) as client:
-            await client.send(b"GET /stream HTTP/1.1\r\nHost: h\r\n\r\n")
-            await client.receive()
-            if how == "eof":
-                await client.aclose()
-            else:
-                client.abort()
-            with trio.fail_after(5):
-                while made.left == 0:
-                    await trio.testing.wait_all_tasks_blocked(0.001)
+    async with site() as made, dial(made.address, "tcp", 5) as client:
+        await client.send(b"GET /stream HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert (await client.receive()).startswith(b"HTTP/1.1 200 OK\r\n")
+        if how == "eof":
+            await client.aclose()
+        else:
+            client.abort()
+        with trio.fail_after(5):
+            while made.left == 0:
+                await trio.testing.wait_all_tasks_blocked(0.001)
 
 
 async def test_draining_lets_requests_finish_and_ends_the_server() -> None:

@@ -59,12 +59,7 @@ class Host:
 class Pair:
     def __init__(self) -> None:
         self.near, self.far = Host(), Host()
-        self.links: list[Link] = []
-
-    def link(self, transport: Transport, host: Host, *, accepted: bool) -> Link:
-        link = Link(len(self.links) + 1, transport, host, LIMITS, accepted=accepted)
-        self.links.append(link)
-        return link
+        self.far_link: Link
 
 
 @asynccontextmanager
@@ -73,22 +68,22 @@ async def linked(transport: str) -> AsyncIterator[tuple[Pair, Link, Link]]:
     accepted = trio.Event()
 
     async def accept(connection: Transport, pending: Pending) -> None:
-        link = ends.link(connection, ends.far, accepted=True)
+        ends.far_link = Link(2, connection, ends.far, LIMITS, accepted=True)
         pending.opened()
         accepted.set()
-        await link.run()
+        await ends.far_link.run()
 
     listener = await open_listener("listen.link", "127.0.0.1:0")
     port = LinkListener(listener, accept, LIMITS, crashes=Crashes(), count_refusal=lambda reason: None)
     async with trio.open_nursery() as nursery:
         await nursery.start(port.serve)
         async with dial(listener.address, transport, 5) as connection:
-            link = ends.link(connection, ends.near, accepted=False)
+            link = Link(1, connection, ends.near, LIMITS)
             nursery.start_soon(link.run)
             link.send(Hello(0, 0))
             await accepted.wait()
             await ends.far.until_frames(1)
-            yield ends, link, ends.links[-1]
+            yield ends, link, ends.far_link
         nursery.cancel_scope.cancel()
 
 

@@ -82,8 +82,12 @@ class World:
     def boot(self, name: str) -> Membership:
         """Start a process of `name`, the first or a newer one."""
         self.epochs[name] = self.epochs.get(name, 0) + 1
+        for other in self.machines:
+            if (name, other) in self.links:
+                self.cut_link(name, other)  # what the earlier process left open
+        for kept in (self.asleep, self.muffled, self._inbox, self._held, self._wake):
+            kept.pop(name, None)
         self.down.discard(name)
-        self.asleep.pop(name, None)
         machine = Membership(
             name,
             self.epochs[name],
@@ -94,13 +98,14 @@ class World:
             software="hopmesh/0.1.0",
         )
         self.machines[name] = machine
-        self._wake.pop(name, None)
         self._schedule(name)
         return machine
 
     def _converge(self, names: list[str]) -> None:
         """Everyone believes in everyone and has all links, and nothing waits to be told."""
-        model = Membership(names[0], 1, (f"{names[0]}:7946",), self.settings, random.Random(0), 0.0, software="hopmesh/0.1.0")
+        model = Membership(
+            names[0], 1, (f"{names[0]}:7946",), self.settings, random.Random(0), 0.0, software="hopmesh/0.1.0"
+        )
         words = tuple(machine.members()[name].word() for name, machine in self.machines.items())
         model.receive(names[1], Members(words, False), 0.0)
         for name in names[1:]:
@@ -213,7 +218,14 @@ class World:
         low, high = self.delay_s
         for _ in range(2 if self.duplicates and dice() < self.duplicates else 1):
             if not self.loss or dice() >= self.loss:
-                self.at(self.now + low + (high - low) * dice(), self._arrive, source, to, self.epochs.get(to), frame)
+                self.at(
+                    self.now + low + (high - low) * dice(),
+                    self._arrive,
+                    source,
+                    to,
+                    self.epochs.get(to),
+                    frame,
+                )
 
     def _arrive(self, source: str, to: str, epoch: int, frame: object) -> None:
         if to in self.down or self.epochs[to] != epoch or not self.joined(source, to):
@@ -297,4 +309,6 @@ class World:
         )
 
     def said(self, what: str, about: str | None = None) -> list[Notice]:
-        return [n for n in self.notices if n.notify.what == what and (about is None or n.notify.about == about)]
+        return [
+            n for n in self.notices if n.notify.what == what and (about is None or n.notify.about == about)
+        ]

@@ -64,11 +64,11 @@ class Bench:
         self.now = end
 
     def sent(self, kind: type) -> list[tuple[str, MembershipFrame]]:
-        found = []
-        for effect in self.machine.drain():
-            if isinstance(effect, Send) and isinstance(effect.frame, kind):
-                found.append((str(effect.to), effect.frame))
-        return found
+        return [
+            (str(effect.to), effect.frame)
+            for effect in self.machine.drain()
+            if isinstance(effect, Send) and isinstance(effect.frame, kind)
+        ]
 
     def said(self) -> list[tuple[str, str, str]]:
         return [(e.what, e.about, e.reason) for e in self.machine.drain() if isinstance(e, Notify)]
@@ -136,7 +136,7 @@ def test_a_refutation_rides_home_through_the_helper() -> None:
     ((to, probe),) = bench.sent(Probe)
     assert to == "b"
     assert isinstance(probe, Probe)
-    assert [(w.node, w.state) for w in probe.gossip] == [("b", SUSPECT)], "the suspect is told"
+    assert ("b", SUSPECT) in {(w.node, w.state) for w in probe.gossip}, "the suspect is told"
     bench.receive("b", ProbeAck(probe.seq, (word("b", ALIVE, 1),)))
     ((to, ack),) = bench.sent(ProbeAck)
     assert to == "a"

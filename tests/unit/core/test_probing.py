@@ -107,7 +107,7 @@ def test_an_answer_through_a_helper_ends_the_probe_without_praise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("nacks", "score"), [((), 4 + 3), (("b",), 4 + 2), (("b", "b"), 4 + 2), (("b", "c", "d"), 4 - 1)]
+    ("nacks", "score"), [((), 4 + 4), (("b",), 4 + 2), (("b", "b"), 4 + 2), (("b", "c", "d"), 4 - 1)]
 )
 def test_helpers_that_say_nothing_speak_against_the_own_health(nacks: tuple[str, ...], score: int) -> None:
     bench = Bench()

@@ -52,16 +52,16 @@ class OneNode:
 
     def up(self, link: int, region: str, role: str = "transit", cost: int = 0, rtt_ms: float = 0.0) -> None:
         self.machine.neighbour_up(link, region, f"{region}1", role, cost, rtt_ms, self.now)
-        self._collect()
+        self.collect()
 
     def tell(self, link: int, *updates: RouteUpdate, full: bool = False) -> None:
         n = self._n[link] = self._n.get(link, 0) + 1
         self.machine.receive(link, Routes(n, full, updates), self.now)
-        self._collect()
+        self.collect()
 
     def receive(self, link: int, frame: object) -> None:
         self.machine.receive(link, frame, self.now)  # type: ignore[arg-type]
-        self._collect()
+        self.collect()
 
     def wait(self, seconds: float) -> None:
         """Let time pass, with every deadline handled when it is due, and every table acknowledged."""
@@ -69,10 +69,11 @@ class OneNode:
         while (due := self.machine.next_deadline()) is not None and due <= end:
             self.now = max(self.now, due)
             self.machine.handle_deadline(self.now)
-            self._collect()
+            self.collect()
         self.now = end
 
-    def _collect(self) -> None:
+    def collect(self) -> None:
+        """Take the effects of what was done to the machine directly."""
         for effect in self.machine.drain():
             match effect:
                 case Send():

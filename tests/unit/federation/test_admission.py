@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from unit.federation.route_tester import update
 
 from federation.core.admission import Admission
 from federation.core.feasible import Distance
@@ -15,7 +16,6 @@ from federation.core.source import Source
 from mesh.model.limits import Limits
 from mesh.model.reasons import RouteReason
 from mesh.wire.frames import RouteUpdate
-from unit.federation.route_tester import update
 
 SETTINGS = RouteSettings(sources=3)
 

@@ -6,6 +6,7 @@ import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unit.federation.route_tester import gone, update
 
 from federation.core.exchange import Allowance, Inbound, Outbound, route_root
 from federation.core.route_settings import RouteSettings
@@ -13,7 +14,6 @@ from federation.core.selection import Key
 from mesh.model.limits import Limits
 from mesh.model.reasons import Close
 from mesh.wire.frames import INFINITY, Routes, RouteUpdate
-from unit.federation.route_tester import gone, update
 
 SETTINGS = RouteSettings()
 LIMITS = Limits()
@@ -100,7 +100,9 @@ def test_beyond_its_pace_the_sender_coalesces_and_retractions_still_go() -> None
     assert 0 < later <= 0.2
     for n in range(5, 8):
         truth.set(f"a{n}", 9)
-    sent = [told for at in (0.2, 0.4, 0.6) for frame in outbound.flush(truth.get, at) for told in frame.updates]
+    sent = [
+        told for at in (0.2, 0.4, 0.6) for frame in outbound.flush(truth.get, at) for told in frame.updates
+    ]
     assert sorted((told.region, told.metric) for told in sent) == [("a5", 9), ("a6", 9), ("a7", 9)]
 
 
