@@ -73,6 +73,7 @@ async def _reply_to_all(args: argparse.Namespace, options: Options) -> int:
     import trio
 
     from mesh.client import Client
+    from mesh.net.supervise import unwrapped
 
     left = args.count
     async with (
@@ -81,16 +82,18 @@ async def _reply_to_all(args: argparse.Namespace, options: Options) -> int:
     ):
         sys.stderr.write(receipt_line(args.filter, requests.receipt) + "; answering\n")
         limiter = trio.CapacityLimiter(AT_ONCE)
-        async with trio.open_nursery() as nursery:
-            async for request in requests:
-                if not request.reply_to:
-                    continue  # an ordinary event on the same topic: nobody waits for an answer
-                await limiter.acquire_on_behalf_of(request)
-                nursery.start_soon(_reply, args, options, client, request, limiter)
-                if left is not None:
-                    left -= 1
-                    if left == 0:
-                        break
+        # An interrupt or a lost connection must reach the caller as itself, not wrapped in the nursery's group.
+        with unwrapped():
+            async with trio.open_nursery() as nursery:
+                async for request in requests:
+                    if not request.reply_to:
+                        continue  # an ordinary event on the same topic: nobody waits for an answer
+                    await limiter.acquire_on_behalf_of(request)
+                    nursery.start_soon(_reply, args, options, client, request, limiter)
+                    if left is not None:
+                        left -= 1
+                        if left == 0:
+                            break
     return 0
 
 

@@ -80,7 +80,7 @@ class World:
     # -- nodes -------------------------------------------------------------------------------------------------
 
     def boot(self, name: str) -> Membership:
-        """Start a process of `name`, the first or a newer one."""
+        """Start a process of `name`, the first or a newer one; where links are dialled it has heard of the others."""
         self.epochs[name] = self.epochs.get(name, 0) + 1
         for other in self.machines:
             if (name, other) in self.links:
@@ -98,6 +98,9 @@ class World:
             software="hopmesh/0.1.0",
         )
         self.machines[name] = machine
+        if self.dialling:
+            for other in self.machines:
+                machine.introduce(other, 0, (f"{other}:7946",), self.now)  # as a registry or seeds would
         self._schedule(name)
         return machine
 
