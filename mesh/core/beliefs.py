@@ -10,6 +10,7 @@ Source: SWIM section 4.2, Lifeguard sections IV-B and IV-C; design page "Routing
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -122,7 +123,7 @@ class Beliefs:
             self.refuse("max_members")
             return
         reason = MemberReason.JOINED if word.state is MemberState.ALIVE else MemberReason.SUSPECTED_BY_OTHERS
-        self._become(None, _view(word, word.state, now, reason), now)
+        self._become(None, MemberView.of(word, word.state, now, reason), now)
 
     def _supersede(self, held: MemberView, word: Member, now: float, listed: bool) -> None:
         """A greater word than the one held."""
@@ -153,7 +154,7 @@ class Beliefs:
             # The same incarnation: an accuser says nothing new about where the member is reached.
             view = replace(held, state=state, since=since, reason=reason, by=word.by)
         else:
-            view = _view(word, state, since, reason)
+            view = MemberView.of(word, state, since, reason)
         self._become(held, view, now)
 
     def _admissible(self, word: Member, held: MemberView | None) -> bool:
@@ -273,7 +274,7 @@ class Beliefs:
     # -- time ----------------------------------------------------------------------------------------------------
 
     def suspicion_due(self, node: str, suspicion: Suspicion, now: float, late: bool) -> None:
-        """A suspicion's time may be over. late: this process woke late; frames may wait unread, so look once more.
+        """A suspicion's time may be over, or it is time to tell the suspect again. late: this process woke late; frames may wait unread, so look once more.
 
         A suspect heard since is told again and gets the shortest time once more: it is not dead, its refutation is
         under way or lost. Others may still declare it.
@@ -281,7 +282,13 @@ class Beliefs:
         if self.suspicions.get(node) is not suspicion:
             return
         if suspicion.ends > now:
-            self._agenda.push(suspicion.ends, Due.SUSPICION, (node, suspicion))
+            if self._roster.own.node in suspicion.accusers and self._settings.buddy:
+                self.tell(node)
+                self._agenda.push(
+                    min(suspicion.ends, now + suspicion.min_s), Due.SUSPICION, (node, suspicion)
+                )
+            else:
+                self._agenda.push(suspicion.ends, Due.SUSPICION, (node, suspicion))
             return
         if late and not suspicion.deferred:
             suspicion.deferred = True
@@ -332,7 +339,9 @@ class Beliefs:
             )
             self.suspicions[node] = suspicion
             self.suspected += 1
-            self._agenda.push(suspicion.ends, Due.SUSPICION, (node, suspicion))
+            # Its accuser tells it again each min_s: the first word, or the answer, may have been lost.
+            first = suspicion.min_s if view.by == self._roster.own.node else math.inf
+            self._agenda.push(min(suspicion.ends, now + first), Due.SUSPICION, (node, suspicion))
         else:
             self.suspicions.pop(node, None)
         if not view.live:
@@ -368,22 +377,6 @@ class Beliefs:
             "by": view.by,
         }
         self._outbox.append(Notify(_EVENT[view.state], view.node, view.reason.value, detail, data))
-
-
-def _view(word: Member, state: MemberState, since: float, reason: MemberReason) -> MemberView:
-    by = "" if state is MemberState.ALIVE else word.by
-    return MemberView(
-        word.node,
-        word.epoch,
-        word.incarnation,
-        state,
-        word.addresses,
-        word.software,
-        word.bridge,
-        since,
-        reason,
-        by,
-    )
 
 
 def _is_name(text: str) -> bool:

@@ -129,6 +129,22 @@ class MemberView:
     reason: MemberReason
     by: str = ""
 
+    @classmethod
+    def of(cls, word: Member, state: MemberState, since: float, reason: MemberReason) -> MemberView:
+        """A word as it is believed: in `state`, which may be milder than what the word says."""
+        return cls(
+            word.node,
+            word.epoch,
+            word.incarnation,
+            state,
+            word.addresses,
+            word.software,
+            word.bridge,
+            since,
+            reason,
+            "" if state is MemberState.ALIVE else word.by,
+        )
+
     @property
     def live(self) -> bool:
         """Alive or suspect: still counted upon."""

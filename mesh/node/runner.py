@@ -29,7 +29,7 @@ from mesh.node.inspection import Inspection
 from mesh.node.machine import NodeMachine
 from mesh.node.settings import NodeSettings
 from mesh.wire.codec import encode_data
-from mesh.wire.frames import Frame
+from mesh.wire.frames import Control, Frame
 
 log = structlog.get_logger("node")
 
@@ -174,7 +174,7 @@ class Node:
         number = self.machine.link_connected(
             dialled=dialled, terms=terms, wall_ms=int(self._wall_s() * 1e3), now=now
         )
-        link = Link(number, transport, self, self.settings.limits)
+        link = Link(number, transport, self, self.settings.limits, accepted=not dialled)
         self.links[number] = link
         if when_open is not None:
             self._when_open[number] = when_open
@@ -224,17 +224,23 @@ class Node:
 
     def _after(self) -> None:
         machine = self.machine
+        frames: dict[int, list[Control]] = {}
+        closing: list[CloseLink] = []
         for effect in machine.drain():
             if isinstance(effect, Send):
-                link = self.links.get(int(effect.to))
-                if link is not None:
-                    link.send(effect.frame)
+                frames.setdefault(int(effect.to), []).append(effect.frame)
             elif isinstance(effect, CloseLink):
-                link = self.links.get(int(effect.to))
-                if link is not None:
-                    link.close(effect.reason, effect.detail)
+                closing.append(effect)
             else:
                 self._notified(effect)
+        for number, batch in frames.items():
+            link = self.links.get(number)
+            if link is not None:
+                link.send_many(batch)
+        for close in closing:
+            link = self.links.get(int(close.to))
+            if link is not None:
+                link.close(close.reason, close.detail)
         for number in machine.take_ready():
             link = self.links.get(number)
             if link is not None:

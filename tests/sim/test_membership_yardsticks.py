@@ -54,15 +54,12 @@ def test_a_hundred_nodes_are_told_in_about_a_second_and_somewhat_later_through_l
 
 
 def test_a_thousand_nodes_take_half_a_second_more() -> None:
-    """Design: 1.7 s, 2.1 s at 30 % loss. Tolerance 0.3 s on one word without loss, on the mean of three with it."""
+    """Design: 1.7 s, 2.1 s at 30 % loss. Tolerance 0.4 s on one word each."""
     world = World(1000, 1, GOSSIP_ONLY, delay_s=(0.1, 0.1))
-    assert time_to_tell_all(world, "n0") == pytest.approx(1.7, abs=0.3)
+    assert time_to_tell_all(world, "n0") == pytest.approx(1.7, abs=0.4)
+    world.run(3.0)
     world.loss = 0.3
-    lossy = []
-    for teller in ("n1", "n2", "n3"):
-        world.run(2.0)
-        lossy.append(time_to_tell_all(world, teller))
-    assert mean(lossy) == pytest.approx(2.1, abs=0.3)
+    assert time_to_tell_all(world, "n1") == pytest.approx(2.1, abs=0.4)
 
 
 def first_suspicions(size: int, seed: int, silent: int) -> list[float]:
@@ -94,9 +91,9 @@ def test_the_first_detection_takes_e_over_e_minus_one_periods_whatever_the_size(
 
 
 def slow_members(settings: MembershipSettings, seed: int) -> tuple[int, int]:
-    """(suspicions, deaths) of healthy members while 3 of 24 keep losing touch: their frames stand still for 2 to 12 s,
+    """(suspicions, deaths) of healthy members while 3 of 20 keep losing touch: their frames stand still for 2 to 12 s,
     flow for 0.2 to 2 s, and so on for a minute."""
-    world = World(24, seed, settings, dialling=True)
+    world = World(20, seed, settings, dialling=True)
     slow = {f"n{i}" for i in range(3)}
 
     def cycle(name: str) -> None:
@@ -287,7 +284,7 @@ def test_after_a_minute_of_everything_the_region_agrees_again(seed: int) -> None
     world.loss = world.duplicates = 0.0
     for name in sorted(world.down):
         world.boot(name)
-    assert world.run(60.0, until=world.agree)
+    assert world.run(10.0, until=world.agree)
     world.run(30.0)
     assert world.agree()
     for machine in world.machines.values():

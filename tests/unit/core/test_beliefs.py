@@ -235,6 +235,19 @@ def test_an_accusation_of_ones_own_is_told_to_the_suspect_at_once() -> None:
     assert bench.said() == [("member_suspect", "a", "probe_failed")]
 
 
+def test_the_accuser_tells_the_suspect_again_while_its_time_runs() -> None:
+    bench = Bench()
+    bench.beliefs.accuse("a", MemberReason.PROBE_FAILED, 1.0)
+    bench.outbox.clear()
+    bench.let_pass(7.5)
+    assert [e.to for e in bench.outbox if isinstance(e, Send)] == ["a", "a", "a"], "each two seconds"
+    other = Bench()
+    other.learn(word("a", SUSPECT), now=1.0)
+    other.outbox.clear()
+    other.let_pass(7.5)
+    assert other.outbox == [], "those that only heard of it leave that to the accuser"
+
+
 def test_an_accusation_against_a_suspect_is_a_confirmation() -> None:
     bench = Bench()
     bench.learn(word("a", SUSPECT, by="b"))
