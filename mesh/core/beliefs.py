@@ -36,7 +36,8 @@ class Beliefs:
     """The views of one node and the suspicions that run. Effects go to `outbox`, which belongs to its machine.
 
     heard: when a frame of each member was last received. doubted: members not accused because the own health was bad,
-    or that did not help with a probe, since when; until they are heard. newest_epoch: words of a later epoch are refused, None for no bound.
+    or that did not help with a probe, since when; until they are heard. newest_epoch: words of a later epoch are
+    refused, None for no bound.
     """
 
     __slots__ = (
@@ -274,37 +275,33 @@ class Beliefs:
     # -- time ----------------------------------------------------------------------------------------------------
 
     def suspicion_due(self, node: str, suspicion: Suspicion, now: float, late: bool) -> None:
-        """A suspicion's time may be over, or it is time to tell the suspect again. late: this process woke late; frames may wait unread, so look once more.
+        """A suspicion's time may be over, or it is time to tell the suspect again.
 
-        A suspect heard since is told again and gets the shortest time once more: it is not dead, its refutation is
-        under way or lost. Others may still declare it.
+        late: this process woke late; frames may wait unread, so look once more. A suspect heard since is told again and
+        gets the shortest time once more: it is not dead, its refutation is under way or lost. Others may declare it.
         """
         if self.suspicions.get(node) is not suspicion:
             return
-        if suspicion.ends > now:
-            if self._roster.own.node in suspicion.accusers and self._settings.buddy:
-                self.tell(node)
-                self._agenda.push(
-                    min(suspicion.ends, now + suspicion.min_s), Due.SUSPICION, (node, suspicion)
-                )
-            else:
-                self._agenda.push(suspicion.ends, Due.SUSPICION, (node, suspicion))
-            return
-        if late and not suspicion.deferred:
-            suspicion.deferred = True
-            self._agenda.push(now + self._settings.probe_timeout_s, Due.SUSPICION, (node, suspicion))
-            return
+        own, settings = self._roster.own.node, self._settings
+        ends = max(suspicion.ends, suspicion.extended)
         heard = self.heard.get(node, suspicion.heard)
-        if heard > suspicion.heard and self._settings.buddy:
+        if ends > now:
+            if own in suspicion.accusers and settings.buddy:
+                self.tell(node)
+                ends = min(ends, now + suspicion.min_s)
+        elif late and not suspicion.deferred:
+            suspicion.deferred = True
+            ends = suspicion.extended = now + settings.probe_timeout_s
+        elif heard > suspicion.heard and settings.buddy:
             suspicion.heard = heard
             self.spared += 1
             self.tell(node)
-            self._agenda.push(now + suspicion.min_s, Due.SUSPICION, (node, suspicion))
+            ends = suspicion.extended = now + suspicion.min_s
+        else:
+            held, reason = self._roster.views[node], MemberReason.SUSPICION_TIMEOUT
+            self._become(held, replace(held, state=MemberState.DEAD, since=now, reason=reason, by=own), now)
             return
-        held = self._roster.views[node]
-        own = self._roster.own.node
-        reason = MemberReason.SUSPICION_TIMEOUT
-        self._become(held, replace(held, state=MemberState.DEAD, since=now, reason=reason, by=own), now)
+        self._agenda.push(ends, Due.SUSPICION, (node, suspicion))
 
     def slept(self, late_s: float) -> None:
         """This process stood still for so long: that time was given to no suspect, and proves nothing."""

@@ -54,8 +54,9 @@ class _Relay:
 class Prober:
     """The probes of one node.
 
-    heard: when a frame of each member was last received, kept by its owner. doubted: members that are not asked for help, since when. outbox: where effects go; it belongs to the
-    machine this is part of. news: what rides on each frame.
+    heard: when a frame of each member was last received, kept by its owner. doubted: members that are not asked for
+    help, since when. outbox: where effects go; it belongs to the machine this is part of. news: what rides on each
+    frame.
     """
 
     __slots__ = (

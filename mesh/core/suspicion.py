@@ -33,10 +33,10 @@ class Suspicion:
 
     started: monotonic seconds, moved forward by time this process stood still. heard: last time something of the
     suspect was heard when its end was put off for that. deferred: its end was already put off for a late wake-up.
-    told: the suspect was told.
+    extended: put off until then. told: the suspect was told.
     """
 
-    __slots__ = ("accusers", "deferred", "heard", "k", "max_s", "min_s", "started", "told")
+    __slots__ = ("accusers", "deferred", "extended", "heard", "k", "max_s", "min_s", "started", "told")
 
     def __init__(self, by: str, k: int, min_s: float, max_s: float, now: float) -> None:
         self.accusers = {by}
@@ -46,6 +46,7 @@ class Suspicion:
         self.started = now
         self.heard = now
         self.deferred = False
+        self.extended = now
         self.told = False
 
     def confirm(self, by: str) -> bool:

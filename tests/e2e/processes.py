@@ -360,3 +360,46 @@ async def sees_regions(node: NodeProcess, *regions: str, timeout_s: float = 15.0
         return used >= set(regions)
 
     return await until(has, timeout_s, f"{node.name} has routes to {regions}")
+
+
+class Relay:
+    """A TCP relay in front of a link port: `cut` breaks what passes and refuses what comes, `heal` ends that."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.link = ""
+        self._up = True
+        self._scope = trio.CancelScope()
+
+    def cut(self) -> None:
+        self._up = False
+        self._scope.cancel()
+
+    def heal(self) -> None:
+        self._scope = trio.CancelScope()
+        self._up = True
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+        host, port = listener.socket.getsockname()[:2]
+        self.link = f"{host}:{port}"
+        task_status.started()
+        await trio.serve_listeners(self._one, [listener])
+
+    async def _one(self, stream: trio.SocketStream) -> None:
+        host, _, port = self.target.rpartition(":")
+        if not self._up:
+            return
+        with self._scope:
+            other = await trio.open_tcp_stream(host, int(port))
+            async with other, trio.open_nursery() as nursery:
+                nursery.start_soon(self._pump, stream, other, nursery.cancel_scope)
+                nursery.start_soon(self._pump, other, stream, nursery.cancel_scope)
+
+    async def _pump(self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope) -> None:
+        try:
+            while data := await source.receive_some(65536):
+                await sink.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        scope.cancel()

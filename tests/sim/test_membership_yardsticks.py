@@ -38,16 +38,16 @@ def time_to_tell_all(world: World, teller: str) -> float:
 
 
 def test_a_hundred_nodes_are_told_in_about_a_second_and_somewhat_later_through_loss() -> None:
-    """Design: 1.2 s, 1.5 s at 30 % loss. Hops take half a gossip interval. Tolerance 0.3 s on the mean of 12 seeds."""
+    """Design: 1.2 s, 1.5 s at 30 % loss. Hops take half a gossip interval. Tolerance 0.3 s on the mean of 8 seeds."""
     clean, lossy = (
         [
             time_to_tell_all(World(100, seed, GOSSIP_ONLY, delay_s=(0.1, 0.1), loss=loss), "n0")
-            for seed in range(12)
+            for seed in range(8)
         ]
         for loss in (0.0, 0.3)
     )
     missed = lossy.count(math.inf)
-    assert missed <= 2, "push gossip alone misses somebody now and then"
+    assert missed <= 1, "push gossip alone misses somebody now and then"
     assert math.inf not in clean
     assert mean(clean) == pytest.approx(1.2, abs=0.3)
     assert mean(t for t in lossy if t < math.inf) == pytest.approx(1.5, abs=0.3)
@@ -116,8 +116,8 @@ def slow_members(settings: MembershipSettings, seed: int) -> tuple[int, int]:
 
 
 def test_lifeguard_makes_fewer_false_accusations_by_a_factor_of_fifty() -> None:
-    """Against the same machine with health multiplier, nacks and buddy system off. Measured over two minutes, two seeds:
-    0 against 294 false suspicions; against plain SWIM (no confirmations either) 0 against 212 false deaths."""
+    """Against the same machine with health multiplier, nacks and buddy system off: measured over two seeds 0 against 142
+    false suspicions; against plain SWIM (no confirmations either) 0 against 104 false deaths."""
     without = MembershipSettings(health_max=0, buddy=False, nacks=False)
     plain = MembershipSettings(health_max=0, buddy=False, nacks=False, confirmations=0)
     suspicions, deaths = slow_members(MembershipSettings(), 1)
@@ -147,7 +147,7 @@ def test_processes_that_stand_still_condemn_nobody() -> None:
 
 def test_without_faults_nobody_is_ever_suspected() -> None:
     world = World(10, 1, delay_s=(0.001, 0.15))
-    world.run(900.0)
+    world.run(600.0)
     assert world.notices == []
     assert world.agree()
 

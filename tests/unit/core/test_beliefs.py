@@ -287,6 +287,18 @@ def test_a_suspect_heard_since_is_told_again_instead_of_declared_dead() -> None:
     assert bench.state("a") is DEAD, "heard no more: its time is over"
 
 
+def test_time_given_again_is_not_cut_short_by_an_earlier_deadline() -> None:
+    bench = Bench()
+    bench.learn(word("a", SUSPECT, by="b"), now=100.0)
+    for by in ("c", "d", "e"):
+        bench.learn(word("a", SUSPECT, by=by), now=101.0)
+    bench.beliefs.heard["a"] = 101.5
+    bench.let_pass(103.9)
+    assert bench.state("a") is SUSPECT
+    bench.let_pass(104.0)
+    assert bench.state("a") is DEAD
+
+
 def test_a_suspicion_that_ends_during_a_standstill_waits_once_for_unread_frames() -> None:
     bench = Bench()
     bench.learn(word("a", SUSPECT), now=100.0)

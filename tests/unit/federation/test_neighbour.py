@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,7 +51,7 @@ def test_a_lasting_rise_is_announced_and_then_not_again_for_ten_seconds() -> Non
     trip = RoundTrip(20, SETTINGS, 0.0)
     changed = [n for n in range(60) if trip.sample(200, float(n))]
     assert changed[0] == 10
-    assert all(later - earlier >= 10 for earlier, later in zip(changed, changed[1:], strict=False))
+    assert all(later - earlier >= 10 for earlier, later in pairwise(changed))
     assert abs(trip.announced_ms - 200) <= 20
 
 

@@ -62,6 +62,7 @@ def test_section_2_3_losing_the_only_line_to_s_is_known_at_once_and_nobody_count
     assert [made.nodes[name].machine.fib["s"].hops[0].node for name in (B, C)] == ["a1", "a1"]
     before = made.frames
     made.cut(made.lines[(S, A)])
+    made.run(0.0)
     assert distance(made, A) is None
     made.run(0.2)
     assert [distance(made, name) for name in (A, B, C)] == [None, None, None]
@@ -82,6 +83,7 @@ def test_section_2_5_a_starved_node_is_fed_by_a_newer_seqno() -> None:
     assert (distance(made, A), kept(made, A)) == (1, (137, 1))
     assert (distance(made, B), kept(made, B)) == (2, (137, 2))
     made.cut(made.lines[(S, A)])
+    made.run(0.0)
     (row,) = [row for row in made.nodes[A].machine.rib(made.now) if row.region == "s"]
     assert (row.state.value, row.reason, row.detail) == (
         "infeasible",
@@ -182,7 +184,7 @@ def test_a_bridge_publishes_its_own_route_whichever_it_selected() -> None:
     node = OneNode()
     node.up(1, "a")
     node.machine.sibling_link("n2", True, 1, node.now)
-    node.machine.sibling_entry("n2", "z", "o", (1, 5, 3, ("b", "z"), "transit"), node.now)
+    node.machine.sibling_entry("n2", "z", "o", (1, 5, 3, ("a", "z"), "transit"), node.now)
     node.tell(1, update("z", 5, 10, "a,z"))
     node.wait(1.0)
     assert node.hop("z") == (None, "n2")
@@ -366,7 +368,7 @@ frames = st.one_of(
 )
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+@settings(max_examples=40, derandomize=True, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([1, 2, 7, "n2"]), frames, st.floats(0, 3)), max_size=25))
 def test_no_input_makes_the_machine_raise_or_use_what_it_must_not(script: list[tuple]) -> None:
     machine = RouteMachine("h", "n0", 1_000, RouteSettings(), Limits(), random.Random(2), 0.0)
