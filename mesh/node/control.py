@@ -195,9 +195,6 @@ class ControlPlane:
                 self._entry(node, key, None, now)
             self.routes.sibling_gone(node, now)
             self.receipts.member_gone(node)
-            link = self.links.peers.get(node)
-            if link is not None and notify.what == "member_dead":
-                self.effects.append(CloseLink(link, Close.MEMBER_DEAD, "the region declared it dead; it may rejoin"))
         self.changed = True
 
     def peer_opened(self, session: LinkSession, now: float) -> None:
@@ -213,10 +210,13 @@ class ControlPlane:
         self.receipts.resend(peer.node)
         self.changed = True
 
-    def peer_closed(self, node: str, link: int, now: float) -> None:
-        """The link to a member is gone: its next hops leave use at once, whatever the member state says."""
+    def peer_closed(self, node: str, link: int, now: float, *, said_why: bool) -> None:
+        """The link to a member is gone: its next hops leave use at once, whatever the member state says.
+
+        said_why: one end closed it on purpose, which makes nobody a suspect.
+        """
         self._asked.pop(link, None)
-        self.membership.unlinked(node, now)
+        self.membership.unlinked(node, now, said_why=said_why)
         self.routes.sibling_link(node, False, IN_REGION_COST, now)
         self.changed = True
 

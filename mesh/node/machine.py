@@ -29,6 +29,8 @@ from mesh.wire import frames as wire
 from mesh.wire.frames import BatchHeader, Data, LinkKind
 
 HOUSEKEEPING_S = 60.0
+_BROKEN = frozenset({Close.LINK_LOST, Close.PEER_CLOSED, Close.HELLO_TIMEOUT})
+"""A link that ended so says nothing about why: its member may be gone."""
 
 
 class NodeMachine:
@@ -228,7 +230,7 @@ class NodeMachine:
         key = session.peer_key
         if self.links.peers.get(key.node) == session.link and key.region == self.key.region:
             del self.links.peers[key.node]
-            self.control.peer_closed(key.node, session.link, now)
+            self.control.peer_closed(key.node, session.link, now, said_why=reason not in _BROKEN)
         elif self.links.bridges.pop(session.link, None) is not None:
             self.control.bridge_closed(session.link, now)
         self._plans_changed(now)

@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from mesh.core.effects import CloseLink, Notify, Send
-from mesh.core.session import Terms
+from mesh.core.session import DAY_S, Terms
 from mesh.model.dice import Dice
 from mesh.model.errors import MeshError, close_code
 from mesh.model.ids import NodeKey
@@ -95,6 +95,7 @@ class Node:
         with self._scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_time, name="node timer")
+                nursery.start_soon(self._keep_epochs, name="node epochs")
                 nursery.start_soon(self._keep_flushing, name="node flush")
                 task_status.started()
                 await self._leave.wait()
@@ -135,6 +136,12 @@ class Node:
         """Whether something still waits to be sent."""
         waiting = any(link.statistics().control_queued for link in self.links.values())
         return waiting or self.machine.queued_bytes > 0
+
+    async def _keep_epochs(self) -> None:
+        """An epoch in gossip may lie one day ahead of this machine's clock."""
+        while True:
+            self.machine.control.membership.limit_epochs(int(self._wall_s()) + DAY_S)
+            await trio.sleep(DAY_S / 24)
 
     async def _keep_time(self) -> None:
         while True:

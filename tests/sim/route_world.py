@@ -105,6 +105,10 @@ class World:
         for one, other in ((a, b), (b, a)):
             self.act(one, lambda m, other=other: m.sibling_link(other[1], False, 1, self.now))
 
+    def rejoin(self, a: Name, b: Name) -> None:
+        if self.nodes[a].alive and self.nodes[b].alive:
+            self.join(a, b)
+
     def tables(self, name: Name) -> dict[Key, tuple]:
         return self.nodes[name].table
 

@@ -192,7 +192,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=80, derandomize=True, deadline=None)
+@settings(max_examples=50, derandomize=True, deadline=None)
 @given(steps)
 def test_the_selected_route_always_has_a_feasible_certificate(script: list[tuple]) -> None:
     source = Source(("z", "o"))
