@@ -16,7 +16,7 @@ from federation.core.advert import WAITING_KEY, Advertiser
 from federation.core.reach import FILTER_KEY, GROUP_KEY, Reach, group_key, split_group_key
 from federation.core.receipts import BRIDGE_KEY, HOLDS_KEY, Receipts
 from federation.core.routes import RouteMachine
-from mesh.core.effects import CloseLink, Effect, Notify, Send
+from mesh.core.effects import Effect, Notify, Send
 from mesh.core.interest import Destinations, InterestIndex
 from mesh.core.membership import Membership
 from mesh.core.plan import NODE, Links

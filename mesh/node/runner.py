@@ -124,7 +124,7 @@ class Node:
                 drained()
             self._after()
             await trio.sleep(DRAIN_TELL_S)
-            while self._busy():
+            while self._busy():  # noqa: ASYNC110
                 await trio.sleep(0.02)
         self.machine.close_links(trio.current_time())
         self._after()
