@@ -45,7 +45,9 @@ async def keep_bridges(node: Node, plans: Sequence[BridgePlan], registry: Regist
                 target = Target(seed, plan.terms, plan.transport, plan.where)
                 nursery.start_soon(node.dialler.keep, target, name=f"bridge {plan.region} {seed}")
             if not plan.seeds and registry is not None:
-                nursery.start_soon(_from_directory, node, plan, registry, nursery, name=f"directory {plan.region}")
+                nursery.start_soon(
+                    _from_directory, node, plan, registry, nursery, name=f"directory {plan.region}"
+                )
 
 
 async def _from_directory(node: Node, plan: BridgePlan, registry: Registry, nursery: trio.Nursery) -> None:

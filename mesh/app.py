@@ -56,7 +56,9 @@ def check_installation() -> None:
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
-            raise MeshError("MESH-C021", name, f"the package {name} of this installation is not the one Python finds")
+            raise MeshError(
+                "MESH-C021", name, f"the package {name} of this installation is not the one Python finds"
+            )
         roots[name] = Path(spec.origin).resolve().parent.parent
     if len(set(roots.values())) != 1:
         places = ", ".join(f"{name} from {root}" for name, root in roots.items())
@@ -252,7 +254,8 @@ def _plans(config: Config) -> list[BridgePlan]:
 
 def _tell_ready(node: Node, listeners: dict[str, Listener]) -> None:
     ports = " ".join(
-        f"{what}={listeners[what].address if what in listeners else 'none'}" for what in ("events", "link", "admin")
+        f"{what}={listeners[what].address if what in listeners else 'none'}"
+        for what in ("events", "link", "admin")
     )
     print(f"ready id={node.key.node} region={node.key.region} {ports}", flush=True)
 

@@ -121,7 +121,11 @@ class Advertiser:
         self._dirty_groups.clear()
         if self._covers:
             # After the interest itself: whoever holds this entry holds all that it covers.
-            self._put(COVERS_KEY, _encode({node: list(version) for node, version in sorted(self._covers.items())}), now)
+            self._put(
+                COVERS_KEY,
+                _encode({node: list(version) for node, version in sorted(self._covers.items())}),
+                now,
+            )
         elif COVERS_KEY in self._published:
             self._remove_later(COVERS_KEY, now)
 

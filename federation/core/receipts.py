@@ -72,7 +72,9 @@ class Receipts:
         self._waits = 0
         self._count = 0
         self._acked: dict[str, Version] = {}  # member -> how much of my table it holds
-        self._covered: dict[str, list[tuple[Version, Version]]] = {}  # own region's bridge -> (of my table, at its version)
+        self._covered: dict[
+            str, list[tuple[Version, Version]]
+        ] = {}  # own region's bridge -> (of my table, at its version)
         self._held: dict[str, dict[str, Version]] = {}  # as a bridge: member -> world owner -> position
         self._asking: set[str] = set()  # owners of other regions in which somebody waits
         self._written: set[str] = set()  # owners for which this bridge wrote a receipt
@@ -147,7 +149,9 @@ class Receipts:
             assert position is not None
             self.effects.append(Send(owner, Held(((owner, position.epoch, position.n),))))
 
-    def world_changes(self, owner: str, changes: Iterable[Change], bridges: Iterable[str], now: float) -> None:
+    def world_changes(
+        self, owner: str, changes: Iterable[Change], bridges: Iterable[str], now: float
+    ) -> None:
         """A summary moved on. Tell the own bridges what is held now, if its region waits; note what covers the own table."""
         own_region = owner.partition("/")[0] == self.region
         for change in changes:
@@ -248,7 +252,9 @@ class Receipts:
         self._written &= self._asking
         nothing = Version(0, 0)
         for owner in self._asking:
-            floor = min((self._held.get(member, {}).get(owner, nothing) for member in members), default=nothing)
+            floor = min(
+                (self._held.get(member, {}).get(owner, nothing) for member in members), default=nothing
+            )
             if floor > nothing:
                 self._written.add(owner)
                 self._world.put(HOLDS_KEY + owner, _encode(list(floor)), now)

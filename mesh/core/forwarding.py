@@ -129,7 +129,9 @@ class Forwarder:
 
     # -- ingress -------------------------------------------------------------------------------------------------
 
-    def publish(self, events: Sequence[NewEvent], extra: tuple[str, ...] | None, now: float) -> list[Published]:
+    def publish(
+        self, events: Sequence[NewEvent], extra: tuple[str, ...] | None, now: float
+    ) -> list[Published]:
         """Take events in: number, match and put each one into the batches of its next hops.
 
         Topics were checked by the caller. The batches leave with `flush`, or when they reach their target size.
@@ -171,7 +173,9 @@ class Forwarder:
         counters.published += len(events)
         return published
 
-    def _outs(self, plan: Plan, assigned: tuple[Assigned, ...], flow: int, bucket: int) -> tuple[Outgoing, ...]:
+    def _outs(
+        self, plan: Plan, assigned: tuple[Assigned, ...], flow: int, bucket: int
+    ) -> tuple[Outgoing, ...]:
         """The batches an event of this plan joins. Remembered per (flow, bucket, assignment) in the plan."""
         memory = (flow, bucket, tuple((a.group, a.filter, a.region, a.node) for a in assigned))
         outs = plan.parts.get(memory)
@@ -181,9 +185,22 @@ class Forwarder:
             outs = plan.parts[memory] = self._make_outs(plan, assigned, flow, bucket)
         return outs
 
-    def _make_outs(self, plan: Plan, assigned: tuple[Assigned, ...], flow: int, bucket: int) -> tuple[Outgoing, ...]:
+    def _make_outs(
+        self, plan: Plan, assigned: tuple[Assigned, ...], flow: int, bucket: int
+    ) -> tuple[Outgoing, ...]:
         base = BatchHeader(
-            Leg.LOCAL, 0, self.region, self.node, self.epoch, (), flow, self.limits.hop_limit, bucket, (), 0, 0
+            Leg.LOCAL,
+            0,
+            self.region,
+            self.node,
+            self.epoch,
+            (),
+            flow,
+            self.limits.hop_limit,
+            bucket,
+            (),
+            0,
+            0,
         )
         outs: list[Outgoing] = []
         near: dict[str, list[tuple[str, str, str]]] = {name: [] for name in plan.nodes}
@@ -197,7 +214,9 @@ class Forwarder:
             link = self.planner.links.peers[name]
             outs.append(self._interned(link, replace(base, regions=(self.region,), groups=tuple(groups))))
         parts, lost = self.planner.partition(far, self._origin_text, flow, ())
-        assert not lost, "a plan names only regions with a usable next hop; a change of routes makes a new plan"
+        assert not lost, (
+            "a plan names only regions with a usable next hop; a change of routes makes a new plan"
+        )
         for part in parts:
             groups_of = tuple(group for region in part.regions for group in far[region])
             header = self._leaving(replace(base, groups=groups_of), part)
@@ -331,7 +350,9 @@ class Forwarder:
 
     def _pass_on(self, header: BatchHeader, regions: tuple[str, ...], body: bytes, now: float) -> None:
         """Send the regions on by next hop, body unchanged."""
-        parts, lost = self.planner.partition(regions, f"{header.region}/{header.node}", header.flow, header.path)
+        parts, lost = self.planner.partition(
+            regions, f"{header.region}/{header.node}", header.flow, header.path
+        )
         self._send_parts(header, parts, body, now)
         if lost:
             self.counters.drop(Drop.NO_ROUTE, header.count * len(lost))
@@ -520,7 +541,9 @@ class Forwarder:
 
     # -- queue groups again --------------------------------------------------------------------------------------
 
-    def _reassign(self, header: BatchHeader, event: Event, group: str, filter: str, tried: str, now: float) -> None:
+    def _reassign(
+        self, header: BatchHeader, event: Event, group: str, filter: str, tried: str, now: float
+    ) -> None:
         """Nobody of the group is left here: another node of the region, else another region, else no_members."""
         so_far = (*header.tried, tried)
         planner = self.planner
@@ -534,16 +557,23 @@ class Forwarder:
             count=1,
         )
         if again.hops_left > 0 and len(so_far) <= self.limits.tried_regions:
-            skip = {self.node, *(name.partition("/")[2] for name in so_far if name.startswith(f"{self.region}/"))}
+            skip = {
+                self.node,
+                *(name.partition("/")[2] for name in so_far if name.startswith(f"{self.region}/")),
+            }
             near = [] if self.region in so_far else planner.near_members(group, filter, skip)
             node = member_node(mesh_id, group, near)
             if node is not None:
-                local = replace(again, leg=Leg.LOCAL, regions=(self.region,), groups=((group, filter, self.region),))
+                local = replace(
+                    again, leg=Leg.LOCAL, regions=(self.region,), groups=((group, filter, self.region),)
+                )
                 self._offer(planner.links.peers[node], local, encode_body([event]), now)
                 return
             far = far_region(mesh_id, group, planner.far_members(group, filter, so_far))
             if far is not None:
-                away = replace(again, regions=(far,), groups=((group, filter, far),), tried=(*so_far, self.region))
+                away = replace(
+                    again, regions=(far,), groups=((group, filter, far),), tried=(*so_far, self.region)
+                )
                 self._pass_on(away, (far,), encode_body([event]), now)
                 return
         self.counters.drop(Drop.NO_MEMBERS, 1)

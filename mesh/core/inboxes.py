@@ -106,7 +106,11 @@ class Inboxes:
         if event.topic.startswith(INBOX):
             inbox = event.topic[len(INBOX) :]
             waiting = self._waiting.get(inbox)
-            if waiting is None or event.extra is None or event.extra[EXTRA_CORRELATION] != waiting.correlation:
+            if (
+                waiting is None
+                or event.extra is None
+                or event.extra[EXTRA_CORRELATION] != waiting.correlation
+            ):
                 return Drop.UNKNOWN_INBOX
             self._end(inbox, Ended(inbox, event, header.path, "", ()))
             return None

@@ -94,7 +94,9 @@ MOST_GROUPS = 60
 
 def _parts(link: int, leg: Leg, regions: list[str]) -> list[Part]:
     """One part, or several where there are more regions than one header holds."""
-    return [Part(link, leg, tuple(regions[at : at + PART_REGIONS])) for at in range(0, len(regions), PART_REGIONS)]
+    return [
+        Part(link, leg, tuple(regions[at : at + PART_REGIONS])) for at in range(0, len(regions), PART_REGIONS)
+    ]
 
 
 NODE = "n/"
@@ -172,7 +174,9 @@ class Planner:
                 if bare in self.links.peers:
                     nodes.append(bare)
                 else:
-                    unreached.append(Unreached(self.region, bare, NotDelivered.LINK_DOWN, "no link to this node"))
+                    unreached.append(
+                        Unreached(self.region, bare, NotDelivered.LINK_DOWN, "no link to this node")
+                    )
             elif bare in fib or self._exit(bare) is not None:
                 regions.append(bare)
             else:
@@ -237,7 +241,9 @@ class Planner:
         lost: list[str] = []
         for region in regions:
             entry = fib.get(region)
-            found = [] if entry is None else [self._usable(hop, path) for hop in (*entry.hops, *entry.alternates)]
+            found = (
+                [] if entry is None else [self._usable(hop, path) for hop in (*entry.hops, *entry.alternates)]
+            )
             usable = [hop for hop in found if hop is not None]
             bridge = next((link for link, leg in usable if leg is Leg.BRIDGE), None)
             peer = next((link for link, leg in usable if leg is Leg.TRANSIT), None) if redirect else None

@@ -88,7 +88,9 @@ class Admission:
             if known is not None and known.epoch > peer.epoch:
                 return Close.OLD_EPOCH, f"the region knows a newer process of {session.peer_key}"
         elif (
-            not session.dialled and self._settings.accept == "listed" and peer.region not in self._settings.bridges
+            not session.dialled
+            and self._settings.accept == "listed"
+            and peer.region not in self._settings.bridges
         ):
             return Close.REGION_NOT_LISTED, f"region {peer.region} is not in a [[bridge]] here"
         return None
@@ -105,7 +107,9 @@ class Admission:
         smaller_is_me = self._key < new.peer_key
         if new.dialled == old.dialled or new.dialled != smaller_is_me:
             return Verdict(((new, Close.DUPLICATE_LINK, "this pair is linked already"),))
-        return Verdict(((old, Close.DUPLICATE_LINK, "the link dialled by the smaller name is kept"),), None, new)
+        return Verdict(
+            ((old, Close.DUPLICATE_LINK, "the link dialled by the smaller name is kept"),), None, new
+        )
 
     def gone(self, session: LinkSession) -> None:
         """A link ended: its challenge with it."""

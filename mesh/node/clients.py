@@ -231,7 +231,11 @@ class Clients:
         end = ended[0]
         reasons = tuple(RegionReason(place, reason) for place, reason in end.reasons)
         if end.event is None and end.problem == "no_responders" and not reasons:
-            reasons = (RegionReason("", NotDelivered.NO_INTEREST.value, "nobody in the mesh subscribes to this topic"),)
+            reasons = (
+                RegionReason(
+                    "", NotDelivered.NO_INTEREST.value, "nobody in the mesh subscribes to this topic"
+                ),
+            )
         return Answer(end.event, end.path, end.problem, reasons)
 
     async def question(self, node: str, topic: str, timeout_s: float) -> Event | None:
@@ -273,7 +277,9 @@ class Clients:
         self._node.after_call()
         if why is not None:
             raise RefusedError("MESH-E029", f"no way back to {to.region}/{to.node}: {why.value}", status=503)
-        mesh_id = MeshId(self.key.region, self.key.node, self._machine.settings.epoch, self._machine.forwarder.seq)
+        mesh_id = MeshId(
+            self.key.region, self.key.node, self._machine.settings.epoch, self._machine.forwarder.seq
+        )
         here = to.region == self.key.region
         return Outcome(mesh_id, () if here else (to.region,), int(here), (), ())
 

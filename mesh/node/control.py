@@ -146,7 +146,9 @@ class ControlPlane:
                 self.changed = True
             elif kind == ROUTE_KEY and node != self.node:
                 region, _, bridge = key[1:].partition("/")
-                self.routes.sibling_entry(node, region, bridge, None if value is None else _route.decode(value), now)
+                self.routes.sibling_entry(
+                    node, region, bridge, None if value is None else _route.decode(value), now
+                )
             elif key == WAITING_KEY and self.is_bridge:
                 self.advertiser.waiting(node, None if value is None else self.tables.position(node), now)
         except (msgspec.DecodeError, ValueError) as error:
@@ -230,7 +232,9 @@ class ControlPlane:
         if not self.is_bridge:
             self._become_bridge(now)
         cost = session.terms.cost
-        self.routes.neighbour_up(session.link, peer.region, peer.node, session.terms.role, cost, session.rtt_ms, now)
+        self.routes.neighbour_up(
+            session.link, peer.region, peer.node, session.terms.role, cost, session.rtt_ms, now
+        )
         self.effects.append(Send(session.link, self.world.digest(full=True)))
         self.changed = True
 
@@ -290,7 +294,11 @@ class ControlPlane:
             case wire.SeqnoRequest() if inside:
                 self.routes.receive_sibling(peer.node, frame, now)
             case (
-                wire.Routes() | wire.RoutesAck() | wire.RoutesDigest() | wire.RoutesPull() | wire.SeqnoRequest()
+                wire.Routes()
+                | wire.RoutesAck()
+                | wire.RoutesDigest()
+                | wire.RoutesPull()
+                | wire.SeqnoRequest()
             ) if not inside:
                 self.routes.receive(session.link, frame, now)
             case _:
@@ -342,7 +350,9 @@ class ControlPlane:
                         if value is not None:
                             check_interest_key(change.key)
                     except (msgspec.DecodeError, ValueError) as error:
-                        self.effects.append(Notify("bad_entry", f"{owner} {change.key[:80]}", Close.MALFORMED, str(error)))
+                        self.effects.append(
+                            Notify("bad_entry", f"{owner} {change.key[:80]}", Close.MALFORMED, str(error))
+                        )
                         continue
                     self.reach.set_entry(region, bridge, change.key, value)
                     self.changed = True
@@ -454,7 +464,9 @@ class ControlPlane:
                 self.tables.forget(owner, now)
         for owner in self.world.owners():
             region, _, bridge = owner.partition("/")
-            near = bridge in self._live if region == self.region else bridge in self.routes.live_bridges(region)
+            near = (
+                bridge in self._live if region == self.region else bridge in self.routes.live_bridges(region)
+            )
             if near or owner == self.world_owner:
                 self._quiet.pop(owner, None)
             elif now - self._quiet.setdefault(owner, now) > KEPT_S:

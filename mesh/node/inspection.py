@@ -112,7 +112,9 @@ class Inspection:
                     continue
                 state = f"{member.state.name.lower()} {max(0.0, now - member.since):.0f}s"
                 if name not in machine.links.peers:
-                    missing.append(MissingNode(name, state if member.state is not MemberState.ALIVE else "no link"))
+                    missing.append(
+                        MissingNode(name, state if member.state is not MemberState.ALIVE else "no link")
+                    )
                 else:
                     nursery.start_soon(self._ask, name, what, timeout_s, state, answered, missing)
             await trio.lowlevel.checkpoint()
@@ -134,7 +136,9 @@ class Inspection:
         try:
             answered[name] = msgspec.json.decode(zlib.decompress(event.data), type=list[Item])
         except (msgspec.DecodeError, zlib.error):
-            missing.append(MissingNode(name, event.data[:200].decode("utf-8", "replace") or "unreadable answer"))
+            missing.append(
+                MissingNode(name, event.data[:200].decode("utf-8", "replace") or "unreadable answer")
+            )
 
     def answer(self, questions: Iterable[tuple[BatchHeader, Event]]) -> None:
         """Answer other nodes' questions. Only members of the own region are answered."""

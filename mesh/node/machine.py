@@ -45,7 +45,12 @@ class NodeMachine:
         self.settings = settings
         self.key = NodeKey(settings.region, settings.node)
         self.identity = Identity(
-            settings.region, settings.node, settings.instance, settings.epoch, settings.software, settings.address
+            settings.region,
+            settings.node,
+            settings.instance,
+            settings.epoch,
+            settings.software,
+            settings.address,
         )
         self.counters = Counters()
         self.sessions: dict[int, LinkSession] = {}
@@ -167,7 +172,11 @@ class NodeMachine:
         if not session.receive(frame, now):
             self.control.receive(session, frame, now)
             return
-        if isinstance(frame, wire.Open) and session.peer is not None and session.state is SessionState.OPENING:
+        if (
+            isinstance(frame, wire.Open)
+            and session.peer is not None
+            and session.state is SessionState.OPENING
+        ):
             self._judge(session, now)
         elif isinstance(frame, wire.CloseLink):
             self._gone(session, _close_reason(frame.reason), frame.detail, now, by_peer=True)
@@ -214,7 +223,9 @@ class NodeMachine:
             self.control.peer_opened(session, now)
         self._effects.append(Notify("link_opened", str(session.peer_key), "", "", {"link": session.link}))
 
-    def _gone(self, session: LinkSession, reason: Close, detail: str, now: float, *, by_peer: bool = False) -> None:
+    def _gone(
+        self, session: LinkSession, reason: Close, detail: str, now: float, *, by_peer: bool = False
+    ) -> None:
         """A session ended, for whatever reason: out of every table, what it queued goes elsewhere or is counted."""
         if self.sessions.pop(session.link, None) is None:
             return
@@ -298,7 +309,9 @@ class NodeMachine:
         places |= {f"g/{a.group}/{a.filter}" for a in published.assigned}
         if plan.local:
             places.add("local")
-        reasons = [(u.region if not u.node else f"{u.region}/{u.node}", u.reason.value) for u in plan.unreached]
+        reasons = [
+            (u.region if not u.node else f"{u.region}/{u.node}", u.reason.value) for u in plan.unreached
+        ]
         served = {(a.group, a.filter) for a in published.assigned}
         reasons += [("/".join(group), Drop.NO_MEMBERS.value) for group in plan.groups if group not in served]
         self.inboxes.sent(inbox, places, reasons)
@@ -307,13 +320,21 @@ class NodeMachine:
     def reply(self, reply_to: ReplyTo, correlation: str, event: NewEvent, now: float) -> Drop | None:
         """Send a reply towards a waiting request. Returns why not, or None."""
         mail = Event(
-            0, INBOX + reply_to.inbox, event.key, event.ttl_ms, ("", correlation), event.attributes, event.data
+            0,
+            INBOX + reply_to.inbox,
+            event.key,
+            event.ttl_ms,
+            ("", correlation),
+            event.attributes,
+            event.data,
         )
         why = self.forwarder.send_to(reply_to.region, reply_to.node, mail, now)
         self._settle(now)
         return why
 
-    def ask(self, region: str, node: str, topic: str, data: bytes, extra: tuple[str, ...], now: float) -> Drop | None:
+    def ask(
+        self, region: str, node: str, topic: str, data: bytes, extra: tuple[str, ...], now: float
+    ) -> Drop | None:
         """Send this node's own mail to another node (`take_questions` there). Returns why not, or None."""
         why = self.forwarder.send_to(region, node, Event(0, topic, "", 0, extra, (), data), now)
         self._settle(now)

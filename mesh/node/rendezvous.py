@@ -160,5 +160,3 @@ class Rendezvous:
         if self._problem:
             self._problem = ""
             log.info("registry is back")
-
-

@@ -171,7 +171,12 @@ class Node:
     # -- links ---------------------------------------------------------------------------------------------------
 
     async def attach(
-        self, transport: Transport, *, dialled: bool, terms: Terms, when_open: Callable[[], object] | None = None
+        self,
+        transport: Transport,
+        *,
+        dialled: bool,
+        terms: Terms,
+        when_open: Callable[[], object] | None = None,
     ) -> tuple[Close, str, NodeKey | None]:
         """Run a link over a connected transport until it ends. Returns why, and who was there if it got so far.
 

@@ -13,10 +13,10 @@ from mesh.model.limits import Limits
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
     """Args:
-        region, node: who this is. instance: random per process start. epoch: see `mesh.store.epoch`.
-        address: where other nodes reach the link port, "" when it only dials out.
-        accept: "any" or "listed": which regions may dial in. bridges: terms per listed region.
-        merge_budget: filters a region exports before its summary merges.
+    region, node: who this is. instance: random per process start. epoch: see `mesh.store.epoch`.
+    address: where other nodes reach the link port, "" when it only dials out.
+    accept: "any" or "listed": which regions may dial in. bridges: terms per listed region.
+    merge_budget: filters a region exports before its summary merges.
     """
 
     region: str

@@ -73,7 +73,9 @@ class Views:
     def _links(self) -> list[Item]:
         machine = self._node.machine
         now = trio.current_time()
-        items = [self._link(session, now) for session in sorted(machine.sessions.values(), key=lambda s: s.link)]
+        items = [
+            self._link(session, now) for session in sorted(machine.sessions.values(), key=lambda s: s.link)
+        ]
         for target in self._node.dialler.targets:
             if target.state == "dialling":
                 items.append(

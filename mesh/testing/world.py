@@ -97,7 +97,9 @@ class Connection:
 class SimNode:
     """One node: a machine that lives, crashes and returns, with its dialler and its clients."""
 
-    def __init__(self, world: World, key: NodeKey, place: tuple[float, float], bridges: dict[str, Terms]) -> None:
+    def __init__(
+        self, world: World, key: NodeKey, place: tuple[float, float], bridges: dict[str, Terms]
+    ) -> None:
         self.world = world
         self.key = key
         self.place = place
@@ -171,7 +173,9 @@ class SimNode:
             self.machine.unsubscribe(session, sid, self.world.now)
             self.after()
 
-    def publish(self, *topics: str, key: str = "", data: bytes = b"x", ttl_ms: int = 0) -> list[tuple[str, str, int, int]]:
+    def publish(
+        self, *topics: str, key: str = "", data: bytes = b"x", ttl_ms: int = 0
+    ) -> list[tuple[str, str, int, int]]:
         """Publish one event per topic in one burst; returns their mesh_ids."""
         events = [NewEvent(topic, key, ttl_ms, (), data) for topic in topics]
         published = self.machine.publish(events, self.world.now)
@@ -282,7 +286,9 @@ class World:
 
     # -- building ------------------------------------------------------------------------------------------------
 
-    def node(self, region: str, name: str, place: tuple[float, float] = (0.0, 0.0), bridges: Iterable[str] = ()) -> SimNode:
+    def node(
+        self, region: str, name: str, place: tuple[float, float] = (0.0, 0.0), bridges: Iterable[str] = ()
+    ) -> SimNode:
         """Add a node (not started). bridges: regions it has a `[[bridge]]` for."""
         key = NodeKey(region, name)
         assert key not in self.nodes
@@ -371,7 +377,9 @@ class World:
                 return
         self._send(sender, connection, way, frame, ordered=True)
 
-    def _send(self, sender: SimNode, connection: Connection, way: Wire, frame: wire.Frame, *, ordered: bool) -> None:
+    def _send(
+        self, sender: SimNode, connection: Connection, way: Wire, frame: wire.Frame, *, ordered: bool
+    ) -> None:
         if way.cut or (sender.key, connection.end(sender)[1].key) in self.blocked:
             if len(way.held) < 10_000:
                 way.held.append(frame)
@@ -413,7 +421,11 @@ class World:
             generation = node._generation
 
             def lost(node: SimNode = node, link: int = link, generation: int = generation) -> None:
-                if node.up and generation == node._generation and node.connections.pop(link, None) is not None:
+                if (
+                    node.up
+                    and generation == node._generation
+                    and node.connections.pop(link, None) is not None
+                ):
                     node.machine.link_lost(link, Close.LINK_LOST, "the connection ended", self.now)
                     node.after()
 

@@ -97,7 +97,13 @@ class Mesh:
         node.folder.mkdir(exist_ok=True)
         node.log = node.folder / "log"
         flags = [f"--{what}={port}" for what, port in zip(("events", "link", "admin"), ports, strict=True)]
-        command = [MESH, "run", f"--id={node.name}", f"--region={node.region}", f"--data={node.folder / 'data'}"]
+        command = [
+            MESH,
+            "run",
+            f"--id={node.name}",
+            f"--region={node.region}",
+            f"--data={node.folder / 'data'}",
+        ]
         with node.log.open("ab") as log:
             node.process = await trio.lowlevel.open_process(
                 [*command, *flags, *node.arguments], stdout=subprocess.PIPE, stderr=log
@@ -319,7 +325,9 @@ async def total(nodes: Iterable[NodeProcess], prefix: str, *, but: tuple[str, ..
     return found
 
 
-async def publish_many(node: NodeProcess, events: list[tuple[str, str]], *, batch: int = 100) -> list[dict[str, Any]]:
+async def publish_many(
+    node: NodeProcess, events: list[tuple[str, str]], *, batch: int = 100
+) -> list[dict[str, Any]]:
     """Publish (topic, key) events with data 0, 1, 2, ... in structured batches over one connection; the answers' events."""
     host, _, port = node.events.rpartition(":")
     stream = await trio.open_tcp_stream(host, int(port))
@@ -356,7 +364,9 @@ async def sees_regions(node: NodeProcess, *regions: str, timeout_s: float = 15.0
 
     async def has() -> bool:
         routes = await items(node, "routes")
-        used = {r["region"] for r in routes if r["node"] == node.name and r["state"] in ("selected", "in_use")}
+        used = {
+            r["region"] for r in routes if r["node"] == node.name and r["state"] in ("selected", "in_use")
+        }
         return used >= set(regions)
 
     return await until(has, timeout_s, f"{node.name} has routes to {regions}")
@@ -396,7 +406,9 @@ class Relay:
                 nursery.start_soon(self._pump, stream, other, nursery.cancel_scope)
                 nursery.start_soon(self._pump, other, stream, nursery.cancel_scope)
 
-    async def _pump(self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope) -> None:
+    async def _pump(
+        self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope
+    ) -> None:
         try:
             while data := await source.receive_some(65536):
                 await sink.send_all(data)

@@ -41,7 +41,9 @@ PORTS = ("--events=127.0.0.1:0", "--link=127.0.0.1:0", "--admin=127.0.0.1:0")
         ("not toml at all", ("line 1",)),
     ],
 )
-async def test_a_bad_file_names_the_key_and_the_remedy(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
+async def test_a_bad_file_names_the_key_and_the_remedy(
+    tmp_path: Path, text: str, words: tuple[str, ...]
+) -> None:
     file = tmp_path / "mesh.toml"
     file.write_text(text)
     code, said = await refused(f"--config={file}", f"--data={tmp_path / 'data'}", *PORTS)
@@ -76,13 +78,17 @@ async def test_a_data_folder_in_use_or_not_writable_is_refused(tmp_path: Path) -
 async def test_another_region_at_the_other_end_stops_the_start(tmp_path: Path) -> None:
     async with running(tmp_path) as mesh:
         a = await mesh.start("a-1", "a")
-        code, said = await refused("--id=b-1", "--region=b", f"--data={tmp_path / 'b'}", *PORTS, f"--bridge=us={a.link}")
+        code, said = await refused(
+            "--id=b-1", "--region=b", f"--data={tmp_path / 'b'}", *PORTS, f"--bridge=us={a.link}"
+        )
         assert code == 1
         assert "MESH-L002" in said
         assert "expected region us, found a" in said
 
 
-async def test_a_second_live_process_with_the_same_name_is_refused_and_a_restart_takes_over(tmp_path: Path) -> None:
+async def test_a_second_live_process_with_the_same_name_is_refused_and_a_restart_takes_over(
+    tmp_path: Path,
+) -> None:
     async with running(tmp_path) as mesh:
         a1 = await mesh.start("a-1", "a")
         a2 = await mesh.start("a-2", "a", f"--seed={a1.link}")
@@ -97,7 +103,8 @@ async def test_a_second_live_process_with_the_same_name_is_refused_and_a_restart
 
 
 @pytest.mark.parametrize(
-    ("protocol", "ahead_s", "code"), [(99, 0, "MESH-L001"), (1, 2 * 86_400, "MESH-L006"), (1, -2 * 86_400, "MESH-L006")]
+    ("protocol", "ahead_s", "code"),
+    [(99, 0, "MESH-L001"), (1, 2 * 86_400, "MESH-L006"), (1, -2 * 86_400, "MESH-L006")],
 )
 async def test_a_version_or_a_clock_too_far_apart_stops_the_start(
     tmp_path: Path, protocol: int, ahead_s: int, code: str
@@ -107,7 +114,22 @@ async def test_a_version_or_a_clock_too_far_apart_stops_the_start(
     async def play(stream: trio.SocketStream) -> None:
         await stream.receive_some(65536)
         now = time.time() + ahead_s
-        fields = [protocol, "x", "us", "us-1", "i", int(now), int(now * 1e3), 2, "", "transit", 0, "", 1 << 20, 1_000]
+        fields = [
+            protocol,
+            "x",
+            "us",
+            "us-1",
+            "i",
+            int(now),
+            int(now * 1e3),
+            2,
+            "",
+            "transit",
+            0,
+            "",
+            1 << 20,
+            1_000,
+        ]
         payload = msgspec.msgpack.encode(fields)
         await stream.send_all(struct.pack(">IB", len(payload) + 1, 1) + payload)
         with trio.move_on_after(5):
@@ -118,7 +140,9 @@ async def test_a_version_or_a_clock_too_far_apart_stops_the_start(
         [listener] = await nursery.start(partial(trio.serve_tcp, play, 0, host="127.0.0.1"))
         port = listener.socket.getsockname()[1]
         folder = tmp_path / "b"
-        _, said = await refused("--id=b-1", "--region=b", f"--data={folder}", *PORTS, f"--bridge=us=127.0.0.1:{port}")
+        _, said = await refused(
+            "--id=b-1", "--region=b", f"--data={folder}", *PORTS, f"--bridge=us=127.0.0.1:{port}"
+        )
         assert said.startswith(code)
         nursery.cancel_scope.cancel()
 
@@ -126,6 +150,8 @@ async def test_a_version_or_a_clock_too_far_apart_stops_the_start(
 def test_config_check_says_it_without_starting_anything(tmp_path: Path) -> None:
     file = tmp_path / "mesh.toml"
     file.write_text("[node]\nregoin = 'eu'\n")
-    done = subprocess.run([MESH, "config", "check", "--config", str(file)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [MESH, "config", "check", "--config", str(file)], capture_output=True, text=True, check=False
+    )
     assert done.returncode != 0
     assert "regoin" in done.stdout + done.stderr

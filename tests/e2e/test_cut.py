@@ -5,7 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import trio
-from processes import NodeProcess, Relay, Subscriber, bridge, http, items, publish_many, running, sees_regions, until
+from processes import (
+    NodeProcess,
+    Relay,
+    Subscriber,
+    bridge,
+    http,
+    items,
+    publish_many,
+    running,
+    sees_regions,
+    until,
+)
 
 LINKS = {frozenset(pair) for pair in ("ab", "bc", "ac", "bd")}
 
@@ -16,7 +27,9 @@ async def used(node: NodeProcess) -> dict[str, list[str]]:
     return {r["region"]: r["path"] for r in routes if r["state"] == "selected"}
 
 
-async def test_a_region_cut_off_from_all_is_unreachable_and_back_within_five_seconds_of_its_links(tmp_path: Path) -> None:
+async def test_a_region_cut_off_from_all_is_unreachable_and_back_within_five_seconds_of_its_links(
+    tmp_path: Path,
+) -> None:
     async with running(tmp_path) as mesh, trio.open_nursery() as nursery:
         # b lies between a and c, and d hangs on b: cutting b's two links to a and c leaves b and d alone.
         b = await mesh.start("b-1", "b")

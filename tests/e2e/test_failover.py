@@ -27,12 +27,21 @@ class Publisher:
         async with stream:
             while not self.stop:
                 batch = [
-                    {"specversion": "1.0", "id": str(sent + n), "source": "/t", "type": "t", "topic": "load/x", "data": 1}
+                    {
+                        "specversion": "1.0",
+                        "id": str(sent + n),
+                        "source": "/t",
+                        "type": "t",
+                        "topic": "load/x",
+                        "data": 1,
+                    }
                     for n in range(BATCH)
                 ]
                 headers = [("Content-Type", "application/cloudevents-batch+json")]
                 body = json.dumps(batch).encode()
-                answer = await http(self.node.events, "POST", "/v1/events", headers=headers, body=body, stream=stream)
+                answer = await http(
+                    self.node.events, "POST", "/v1/events", headers=headers, body=body, stream=stream
+                )
                 assert answer.status == 202, answer.body
                 now = trio.current_time()
                 self.published += [(event["mesh_id"], now) for event in answer.json["events"]]
@@ -71,7 +80,9 @@ async def test_kill_9_of_the_bridge_in_use_moves_traffic_within_three_seconds_an
             before, killed_at = len(publisher.published), trio.current_time()
             used.kill()
             with trio.fail_after(3.0):  # an event published after the kill has arrived
-                while not set(subscriber.ids[-2 * RATE :]) & {i for i, at in publisher.published[before:] if at > killed_at}:
+                while not set(subscriber.ids[-2 * RATE :]) & {
+                    i for i, at in publisher.published[before:] if at > killed_at
+                }:
                     await trio.sleep(0.02)
             await mesh.restart(used)
             await sees_regions(used, "z")
@@ -91,5 +102,7 @@ async def test_kill_9_of_the_bridge_in_use_moves_traffic_within_three_seconds_an
             drops = await total([z, m1, m2, m3], "mesh_drops_total", but=("duplicate",))
             assert lost <= drops, f"{lost} lost, {drops} counted"
             assert lost < RATE * 3
-            assert set(ids[after_restart:]) <= set(subscriber.ids), "its return changes nothing for subscribers"
+            assert set(ids[after_restart:]) <= set(subscriber.ids), (
+                "its return changes nothing for subscribers"
+            )
             nursery.cancel_scope.cancel()

@@ -9,7 +9,9 @@ import trio
 from processes import Subscriber, bridge, publish_many, running, sees_regions
 
 
-async def test_local_members_come_first_and_the_nearest_region_takes_over_when_they_stop(tmp_path: Path) -> None:
+async def test_local_members_come_first_and_the_nearest_region_takes_over_when_they_stop(
+    tmp_path: Path,
+) -> None:
     async with running(tmp_path) as mesh:
         a = await mesh.start("a-1", "a")
         a2 = await mesh.start("a-2", "a", f"--seed={a.link}")

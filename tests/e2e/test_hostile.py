@@ -40,7 +40,12 @@ def frame(kind: int, payload: bytes) -> bytes:
 def link_garbage(dice: random.Random) -> list[bytes]:
     """Frames of every wrong shape, and a good Open with a bad follow-up."""
     pack = msgspec.msgpack.encode
-    good_open = frame(1, pack([1, "x", "evil", "evil-1", "i", 1_790_000_000, 1_790_000_000_000, 2, "", "transit", 0, "", 9, 9]))
+    good_open = frame(
+        1,
+        pack(
+            [1, "x", "evil", "evil-1", "i", 1_790_000_000, 1_790_000_000_000, 2, "", "transit", 0, "", 9, 9]
+        ),
+    )
     deep = frame(1, b"\x91" * 5_000 + b"\xc0")
     items = [
         b"\x00",
@@ -87,7 +92,9 @@ def http_garbage(dice: random.Random) -> list[bytes]:
         b"POST /v1/events/a/%23 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
         b"GET /v1/events?filter=a%23 HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n",
         b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mesh.v1.json\r\n\r\n" + b"\xff" * 200,
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mesh.v1.json\r\n\r\n"
+        + b"\xff"
+        * 200,
     ]
     items += [dice.randbytes(dice.randrange(1, 2_000)) for _ in range(20)]
     return items
@@ -137,10 +144,14 @@ async def test_garbage_on_every_port_disturbs_nobody_and_is_counted(tmp_path: Pa
             await subscriber.wait(len(published))
             assert subscriber.ids == published, "other clients notice nothing"
             refusals = {
-                name: value for name, value in (await metrics(a)).items() if name.startswith("mesh_refusals_total")
+                name: value
+                for name, value in (await metrics(a)).items()
+                if name.startswith("mesh_refusals_total")
             }
             for port in ("link", "events", "admin"):
-                assert sum(value for name, value in refusals.items() if f'port="{port}"' in name) > 5, refusals
+                assert sum(value for name, value in refusals.items() if f'port="{port}"' in name) > 5, (
+                    refusals
+                )
             assert not [name for name in refusals if "task_crashed" in name], a.log.read_text()[-3000:]
             assert "Traceback" not in a.log.read_text()
             assert a.rss_bytes() - rss < 60e6

@@ -8,7 +8,9 @@ import trio
 from processes import Subscriber, bridge, http, publish_many, running, sees_regions, until
 
 
-async def test_a_thousand_events_cross_four_regions_in_order_and_unsubscribing_withdraws_the_interest(tmp_path: Path) -> None:
+async def test_a_thousand_events_cross_four_regions_in_order_and_unsubscribing_withdraws_the_interest(
+    tmp_path: Path,
+) -> None:
     async with running(tmp_path) as mesh:
         a = await mesh.start("a-1", "a")
         b = await mesh.start("b-1", "b", *bridge(a))
@@ -26,7 +28,11 @@ async def test_a_thousand_events_cross_four_regions_in_order_and_unsubscribing_w
             await orders.wait(1_000)
             assert orders.ids == [answer["mesh_id"] for answer in answers]
             for key in range(7):
-                mine = [e["event"]["data"]["n"] for e in orders.events if e["event"]["partitionkey"] == f"key-{key}"]
+                mine = [
+                    e["event"]["data"]["n"]
+                    for e in orders.events
+                    if e["event"]["partitionkey"] == f"key-{key}"
+                ]
                 assert mine == list(range(key, 1_000, 7))
             assert {tuple(event["path"]) for event in orders.events} == {("a", "b", "c")}
             assert other.events == []

@@ -19,7 +19,12 @@ async def command(node: NodeProcess, *arguments: str) -> tuple[int, str]:
             capture_stdout=True,
             capture_stderr=True,
             check=False,
-            env={**os.environ, "MESH_ADMIN": f"http://{node.admin}", "MESH_EVENTS": f"http://{node.events}", "NO_COLOR": "1"},
+            env={
+                **os.environ,
+                "MESH_ADMIN": f"http://{node.admin}",
+                "MESH_EVENTS": f"http://{node.events}",
+                "NO_COLOR": "1",
+            },
         )
     assert b"Traceback" not in done.stderr, done.stderr.decode()
     return done.returncode, done.stdout.decode() + done.stderr.decode()
@@ -83,7 +88,11 @@ async def test_a_node_that_drains_tells_the_region_its_clients_and_the_other_reg
             await until(known, 5.0, "a-1 knows that a-2 left")
 
             async def withdrawn() -> bool:
-                used = [r for r in await items(b, "routes") if r["region"] == "a" and r["state"] in ("selected", "in_use")]
+                used = [
+                    r
+                    for r in await items(b, "routes")
+                    if r["region"] == "a" and r["state"] in ("selected", "in_use")
+                ]
                 return not used
 
             await until(withdrawn, 5.0, "b withdrew the route")

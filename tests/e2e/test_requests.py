@@ -10,7 +10,9 @@ import trio
 from processes import MESH, bridge, http, running, sees_regions, until
 
 
-async def test_a_request_in_ap_is_answered_from_eu_and_without_responders_it_says_so_in_a_round_trip(tmp_path: Path) -> None:
+async def test_a_request_in_ap_is_answered_from_eu_and_without_responders_it_says_so_in_a_round_trip(
+    tmp_path: Path,
+) -> None:
     async with running(tmp_path) as mesh:
         eu = await mesh.start("eu-1", "eu")
         us = await mesh.start("us-1", "us", *bridge(eu))

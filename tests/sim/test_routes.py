@@ -11,8 +11,10 @@ from collections.abc import Callable
 import pytest
 from sim.route_world import Line, Name, World, random_world
 
+from federation.core.feasible import Distance
 from federation.core.policy import OpenPolicy, Role, Ruling, link_role, valley_free
-from federation.core.selection import Key
+from mesh.model.reasons import RouteReason
+from mesh.wire.frames import INFINITY
 
 Differences = list[tuple[Name, str, int | None, int | None]]
 
@@ -101,19 +103,14 @@ def slow_gossip(world: World) -> None:
     world.gossip_s = 1.0
 
 
+@pytest.mark.parametrize("seed", range(1, 4))
 @pytest.mark.parametrize(
-    ("seed", "regions", "weather", "seconds"),
-    [
-        (1, 8, plain, 5.0),
-        (2, 6, plain, 5.0),
-        (3, 7, lossy, 12.0),
-        (4, 6, shuffled, 8.0),
-        (5, 5, slow_gossip, 15.0),
-    ],
-    ids=lambda value: getattr(value, "__name__", str(value)),
+    ("weather", "regions", "seconds"),
+    [(plain, 10, 5.0), (lossy, 8, 12.0), (shuffled, 8, 8.0), (slow_gossip, 6, 15.0)],
+    ids=["plain", "lossy", "shuffled", "slow_gossip"],
 )
 def test_no_snapshot_has_a_cycle_and_after_healing_every_metric_is_the_shortest(
-    seed: int, regions: int, weather: Callable[[World], None], seconds: float
+    seed: int, weather: Callable[[World], None], regions: int, seconds: float
 ) -> None:
     world = random_world(seed, regions, 3, 0.8)
     assert settle(world, 5.0) == []
@@ -197,41 +194,32 @@ class OnlyLost(OpenPolicy):
         return Ruling(region == "r000", "only the region that is lost")
 
 
-def plain_distance_vector(world: World) -> int:
-    """Looping node-rounds of Bellman-Ford without a feasibility condition, on the same graph of regions, unit delays."""
-    graph: dict[str, set[str]] = {region: set() for region in world.regions}
-    for line in world.lines.values():
-        graph[line.a[0]].add(line.b[0])
-        graph[line.b[0]].add(line.a[0])
-    far = 64
-    told = dict.fromkeys(graph, far)
-    told["r000"] = 0
-    for _ in graph:
-        told = {n: min([told[n], *(told[m] + 1 for m in near)]) for n, near in graph.items()}
-    looping = 0
-    for _ in range(200):
-        hops = {n: min(near, key=lambda m: (told[m], m)) for n, near in graph.items() if n != "r000"}
-        hops = {n: hop for n, hop in hops.items() if hop != "r000" and told[hop] < far}
-        told = {n: min(far, told[hops[n]] + 1) if n in hops else far for n in graph}
-        for start in hops:
-            seen, at = {start}, hops[start]
-            while at in hops and at not in seen:
-                seen.add(at)
-                at = hops[at]
-            looping += at == start
-    return looping
-
-
-def test_a_region_lost_in_a_hundred_makes_no_node_loop_in_any_round() -> None:
-    world = random_world(21, 100, 2, 1.0, policy=OnlyLost())
+def lose_a_region(seed: int, regions: int) -> World:
+    world = random_world(seed, regions, 2, 1.0, policy=OnlyLost())
     world.run(4.0)
-    assert sum("r000" in node.machine.fib for node in world.nodes.values()) > 140
+    assert all("r000" in node.machine.fib for name, node in world.nodes.items() if name[0] != "r000")
     for name in list(world.regions["r000"]):
         world.crash(name, notice_s=0.5)
     world.run(20.0)
+    return world
+
+
+@pytest.mark.parametrize("seed", [21, 22, 23])
+def test_a_region_lost_in_a_hundred_makes_no_node_loop_in_any_round(seed: int) -> None:
+    world = lose_a_region(seed, 100)
     assert not any("r000" in node.machine.fib for node in world.nodes.values() if node.alive)
     assert world.cycles == []
-    assert plain_distance_vector(world) > 1_000
+
+
+def test_without_the_feasibility_condition_the_same_world_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the check sees what it is there to see: paths alone do not prevent it."""
+
+    def anything_goes(advert: Distance, kept: Distance | None) -> RouteReason | None:
+        return RouteReason.RETRACTED if advert.metric >= INFINITY else None
+
+    assert lose_a_region(24, 25).cycles == []
+    monkeypatch.setattr("federation.core.source.feasible", anything_goes)
+    assert len(lose_a_region(24, 25).cycles) > 100
 
 
 # -- link roles --------------------------------------------------------------------------------------------------
@@ -288,7 +276,7 @@ def policy_oracle(world: World) -> dict[Name, dict[str, int]]:
     return best
 
 
-@pytest.mark.parametrize("seed", [31, 32, 33])
+@pytest.mark.parametrize("seed", range(31, 35))
 def test_with_link_roles_the_result_is_the_stable_one_and_no_path_has_a_valley(seed: int) -> None:
     world = random_world(seed, 8, 2, 0.9)
     dice = random.Random(seed)
@@ -313,7 +301,7 @@ def test_with_link_roles_the_result_is_the_stable_one_and_no_path_has_a_valley(s
 
 
 def test_every_world_can_be_played_again_from_its_seed() -> None:
-    def play(key: Key | None = None) -> tuple[int, int, Differences]:
+    def play() -> tuple[int, int, Differences]:
         world = random_world(41, 4, 2, 0.8)
         for _ in range(6):
             disturb(world)

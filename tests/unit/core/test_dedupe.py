@@ -17,7 +17,11 @@ def test_a_window_says_fresh_exactly_once_for_each_seq_that_is_not_below_it(seqs
     window, seen, highest = Window(SIZE, 0.0), set(), -1
     for seq in seqs:
         expected = (
-            Seen.BELOW_WINDOW if highest >= 0 and seq <= highest - SIZE else Seen.DUPLICATE if seq in seen else Seen.FRESH
+            Seen.BELOW_WINDOW
+            if highest >= 0 and seq <= highest - SIZE
+            else Seen.DUPLICATE
+            if seq in seen
+            else Seen.FRESH
         )
         assert window.see(seq) is expected
         highest = max(highest, seq)
@@ -25,8 +29,12 @@ def test_a_window_says_fresh_exactly_once_for_each_seq_that_is_not_below_it(seqs
 
 
 @settings(derandomize=True, max_examples=150)
-@given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 90)), max_size=25), st.lists(st.integers(0, 400)))
-def test_marking_a_run_is_the_same_as_marking_each_of_it(runs: list[tuple[int, int]], probes: list[int]) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 300), st.integers(0, 90)), max_size=25), st.lists(st.integers(0, 400))
+)
+def test_marking_a_run_is_the_same_as_marking_each_of_it(
+    runs: list[tuple[int, int]], probes: list[int]
+) -> None:
     at_once, one_by_one = Window(SIZE, 0.0), Window(SIZE, 0.0)
     for first, length in runs:
         last = first + length

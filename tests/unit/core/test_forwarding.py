@@ -16,7 +16,9 @@ from mesh.wire.codec import encode_body
 from mesh.wire.frames import BatchHeader, Flag, Leg
 
 
-def build(edges: list[tuple[str, str]], per_region: int = 1, limits: Limits | None = None) -> tuple[World, dict[str, SimNode]]:
+def build(
+    edges: list[tuple[str, str]], per_region: int = 1, limits: Limits | None = None
+) -> tuple[World, dict[str, SimNode]]:
     """A world of regions joined by bridges between their first nodes, started and converged."""
     world = World(7, limits=limits)
     regions = sorted({region for edge in edges for region in edge})
@@ -67,7 +69,11 @@ def test_events_for_several_regions_share_a_copy_until_their_ways_part() -> None
     seen = copies(world)
     nodes["a-1"].publish("t")
     world.run(1.0)
-    assert seen == {("a-1", "b-1", Leg.BRIDGE): 1, ("b-1", "c-1", Leg.BRIDGE): 1, ("b-1", "d-1", Leg.BRIDGE): 1}
+    assert seen == {
+        ("a-1", "b-1", Leg.BRIDGE): 1,
+        ("b-1", "c-1", Leg.BRIDGE): 1,
+        ("b-1", "d-1", Leg.BRIDGE): 1,
+    }
 
 
 def test_inside_a_region_the_publisher_sends_local_to_each_interested_node_and_transit_to_the_exit() -> None:
@@ -127,7 +133,9 @@ def test_an_event_past_its_deadline_is_dropped_with_its_reason() -> None:
     world.run(1.0)
     world.heal()
     world.run(0.2)
-    assert len(world.delivered) == 2, "a stalled stream is no time the mesh can see: half a round trip is what is taken off"
+    assert len(world.delivered) == 2, (
+        "a stalled stream is no time the mesh can see: half a round trip is what is taken off"
+    )
 
 
 def test_without_a_way_publishing_reports_the_region_as_unreached_and_keeps_its_interest() -> None:
@@ -220,7 +228,11 @@ def test_a_plain_subscriber_gets_what_a_group_gets_too() -> None:
     world.run(1.0)
     nodes["a-1"].publish("jobs/1")
     world.run(1.0)
-    assert sorted((one.node.node, one.session) for one in world.delivered) == [("b-1", 3), ("b-2", 1), ("b-2", 2)]
+    assert sorted((one.node.node, one.session) for one in world.delivered) == [
+        ("b-1", 3),
+        ("b-2", 1),
+        ("b-2", 2),
+    ]
 
 
 # -- one node ------------------------------------------------------------------------------------------------------
@@ -238,7 +250,10 @@ def test_mail_for_another_node_is_never_delivered_here() -> None:
     header = BatchHeader(Leg.LOCAL, Flag.TO_NODE, "a", "a-1", 1, ("b",), 0, 9, 0, (), 1, 1, (), "b-7")
     event = NewEvent("t", "", 0, (), b"")
     nodes["b-2"].machine.forwarder.receive(
-        session, header, encode_body([(1, event.topic, "", 0, None, (), b"")]), world.now  # type: ignore[list-item]
+        session,
+        header,
+        encode_body([(1, event.topic, "", 0, None, (), b"")]),
+        world.now,  # type: ignore[list-item]
     )
     assert nodes["b-2"].machine.counters.drops == {Drop.NOT_FOR_US: 1}
 
@@ -246,7 +261,11 @@ def test_mail_for_another_node_is_never_delivered_here() -> None:
 @pytest.mark.parametrize("redirected", [False, True])
 def test_a_bridge_without_its_own_way_redirects_a_transit_once(redirected: bool) -> None:
     world = World(3)
-    a1, a2, b1 = world.node("a", "a-1", bridges=["b"]), world.node("a", "a-2", bridges=["b"]), world.node("b", "b-1")
+    a1, a2, b1 = (
+        world.node("a", "a-1", bridges=["b"]),
+        world.node("a", "a-2", bridges=["b"]),
+        world.node("b", "b-1"),
+    )
     a3 = world.node("a", "a-3")
     world.seed_link(a2, a1)
     world.seed_link(a3, a1)

@@ -13,7 +13,9 @@ from mesh.wire.frames import BatchHeader, Flag, Leg
 
 
 def header(region: str = "eu", node: str = "eu-1") -> BatchHeader:
-    return BatchHeader(Leg.LOCAL, Flag.TO_NODE, region, node, 1, ("ap",), 0, 9, 0, (region,), 1, 1, (), "ap-1")
+    return BatchHeader(
+        Leg.LOCAL, Flag.TO_NODE, region, node, 1, ("ap",), 0, 9, 0, (region,), 1, 1, (), "ap-1"
+    )
 
 
 def mail(topic: str, correlation: str, *, key: str = "", data: bytes = b"") -> Event:

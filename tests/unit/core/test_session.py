@@ -20,7 +20,11 @@ def identity(region: str = "eu", node: str = "eu-1", instance: str = "i1") -> Id
 
 
 def session(
-    local: Identity | None = None, *, dialled: bool = True, terms: Terms | None = None, limits: Limits | None = None
+    local: Identity | None = None,
+    *,
+    dialled: bool = True,
+    terms: Terms | None = None,
+    limits: Limits | None = None,
 ) -> LinkSession:
     return LinkSession(
         1,
@@ -35,7 +39,20 @@ def session(
 
 def open_frame(**changes: object) -> Open:
     base = Open(
-        PROTOCOL, "test", "us", "us-1", "i2", 1_700_000_000, WALL_MS, LinkKind.BRIDGE, "", "transit", 0, "", 1_000, 100
+        PROTOCOL,
+        "test",
+        "us",
+        "us-1",
+        "i2",
+        1_700_000_000,
+        WALL_MS,
+        LinkKind.BRIDGE,
+        "",
+        "transit",
+        0,
+        "",
+        1_000,
+        100,
     )
     return msgspec.structs.replace(base, **changes)
 
