@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 import random
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
+from urllib.parse import urlsplit
 
 import msgspec
 import trio
@@ -104,6 +106,7 @@ class ClientConnection:
         self._receipts: dict[int, Call] = {}
         self._socket: trio_websocket.WebSocketConnection | None = None
         self._connected = trio.Event()
+        self._stop: trio.CancelScope | None = None
         self._unread = 0
         self._turn = 0
 
@@ -150,9 +153,18 @@ class ClientConnection:
         if socket is None:
             self._lost("there is no connection")
         try:
-            await socket.send_message(msgspec.json.encode(op).decode())
+            await self._write(socket, msgspec.json.encode(op).decode())
         except trio_websocket.ConnectionClosed as closed:
             self._lost(_why(closed))
+
+    async def _write(self, socket: trio_websocket.WebSocketConnection, text: str) -> None:
+        """Send a text whole: a caller that is cancelled must not leave half a frame. Raises: ConnectionClosed."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + self._timeout_s) as scope:
+            await socket.send_message(text)
+        if scope.cancelled_caught:
+            if self._stop is not None:
+                self._stop.cancel()  # the node does not read: what was sent of the frame is of no use
+            raise trio_websocket.ConnectionClosed(None)
 
     def _lost(self, what: str) -> NoReturn:
         raise ConnectionLost(what, self.urls[self._turn % len(self.urls)])
@@ -172,7 +184,7 @@ class ClientConnection:
         socket = self._socket
         if socket is not None:
             try:
-                await socket.send_message(f'{{"op":"credit","events":{events}}}')
+                await self._write(socket, f'{{"op":"credit","events":{events}}}')
             except trio_websocket.ConnectionClosed:
                 return  # the next connection begins with credit of its own
 
@@ -183,9 +195,14 @@ class ClientConnection:
         begun, pause_s = False, _BACKOFF_S[0]
         while True:
             try:
+                url = self.urls[self._turn % len(self.urls)]
+                with trio.fail_after(self._timeout_s):
+                    stream, host = await _open_stream(url)
+                # trio-websocket leaves the stream of a refused opening to its collector: it is closed here.
                 with unwrapped():
-                    async with trio.open_nursery() as nursery:
-                        socket = await self._connect(nursery)
+                    async with stream, trio.open_nursery() as nursery:
+                        socket = await self._connect(nursery, stream, host)
+                        self._stop = nursery.cancel_scope
                         self._adopt(socket)
                         await self.grant(self._resume(nursery))
                         if not begun:
@@ -201,11 +218,15 @@ class ClientConnection:
                 await trio.sleep(random.uniform(pause_s / 2, pause_s))
                 pause_s = min(pause_s * 2, _BACKOFF_S[1])
 
-    async def _connect(self, nursery: trio.Nursery) -> trio_websocket.WebSocketConnection:
+    async def _connect(
+        self, nursery: trio.Nursery, stream: trio.abc.Stream, host: str
+    ) -> trio_websocket.WebSocketConnection:
         with trio.fail_after(self._timeout_s):
-            return await trio_websocket.connect_websocket_url(
+            return await trio_websocket.wrap_client_stream(
                 nursery,
-                _websocket_url(self.urls[self._turn % len(self.urls)]),
+                cast("trio.SocketStream", stream),
+                host,
+                "/v1/ws",
                 subprotocols=["mesh.v1.json"],
                 max_message_size=_MESSAGE_BYTES,
                 receive_buffer_size=_RECEIVE_BYTES,
@@ -287,10 +308,19 @@ def _first_failure(error: BaseException, urls: str) -> MeshError:
     return ConnectionLost(_why(error), urls)
 
 
-def _websocket_url(url: str) -> str:
-    """http://HOST:PORT, https://, ws://, wss:// or HOST:PORT, as the WebSocket's URL."""
-    scheme, separator, rest = url.rstrip("/").partition("://")
-    if not separator:
-        scheme, rest = "http", scheme
-    secure = scheme in ("https", "wss")
-    return f"{'wss' if secure else 'ws'}://{rest}/v1/ws"
+async def _open_stream(url: str) -> tuple[trio.abc.Stream, str]:
+    """A stream to http://HOST:PORT, https://, ws://, wss:// or HOST:PORT, and the Host header's value. Raises: OSError."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    secure = parts.scheme in ("https", "wss")
+    if parts.scheme not in ("http", "https", "ws", "wss") or parts.hostname is None:
+        raise OSError(f"{url!r} is no address of an events port: write http://HOST:PORT")
+    port = parts.port or (443 if secure else 80)
+    if secure:
+        context = ssl.create_default_context()
+        return (
+            await trio.open_ssl_over_tcp_stream(
+                parts.hostname, port, ssl_context=context, https_compatible=True
+            ),
+            parts.netloc,
+        )
+    return await trio.open_tcp_stream(parts.hostname, port), parts.netloc

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from mesh.keys import KEYS, LISTS
 from mesh.model.errors import MeshError
@@ -246,6 +246,19 @@ def _build(merged: _Merged, *, insecure_links: bool, insecure_clients: bool) -> 
 
 # -- what must hold across keys -----------------------------------------------------------------------------------
 
+_ORDERED: Final = (
+    ("batch_target_bytes", "frame_bytes"),
+    ("batch_events", "credit_events"),
+    ("event_bytes", "frame_bytes"),
+    ("event_bytes", "body_bytes"),
+    ("event_bytes", "credit_bytes"),
+    ("event_bytes", "data_queue_bytes"),
+    ("event_bytes", "session_queue_bytes"),
+    ("body_bytes", "bodies_bytes"),
+    ("hop_limit", "path_regions"),
+)
+"""Limits of which the first may not be above the second: the largest event must fit what carries it."""
+
 
 def _contradictions(config: Config, merged: _Merged) -> Iterator[MeshError]:
     yield from _open_ports(config, merged)
@@ -265,10 +278,10 @@ def _contradictions(config: Config, merged: _Merged) -> Iterator[MeshError]:
             merged.where("membership.probe_timeout"),
             "it is not shorter than membership.probe_interval",
         )
-    if config.limits.batch_target_bytes > config.limits.frame_bytes:
-        yield MeshError(
-            "MESH-C006", merged.where("limits.batch_target_bytes"), "it is more than limits.frame_bytes"
-        )
+    for smaller, larger in _ORDERED:
+        if getattr(config.limits, smaller) > getattr(config.limits, larger):
+            key = "federation.hop_limit" if smaller == "hop_limit" else f"limits.{smaller}"
+            yield MeshError("MESH-C006", merged.where(key), f"it is more than limits.{larger}")
 
 
 def _open_ports(config: Config, merged: _Merged) -> Iterator[MeshError]:

@@ -131,9 +131,9 @@ def _number_text(text: str) -> Any:
             raise BadValue("MESH-C002", f"{text!r} is not a number") from None
 
 
-def integer(low: int, high: int) -> Form:
+def integer(low: int, high: int, *, says: str = "") -> Form:
     """A whole number inside bounds, both included."""
-    says = f"a whole number from {low} to {high}"
+    says = says or f"a whole number from {low} to {high}"
 
     def read(value: Any) -> int:
         number: int = _typed(value, int, says)
@@ -236,6 +236,7 @@ DURATION: Final = Form('a duration such as "5s"', _duration, lambda value: f'"{f
 SIZE: Final = Form(
     'a size such as "64KiB"', _size, lambda value: f'"{format_size(value)}"', _size_or_count_text
 )
+COUNT: Final = integer(1, 10**9, says="a whole number above 0")
 NUMBER: Final = Form("a number above 0", _positive, lambda value: f"{value:g}", _number_text)
 PLACE: Final = Form(
     "[latitude, longitude]",
@@ -256,7 +257,7 @@ def _limit_key(name: str, default: float) -> Key:
     elif name.endswith("_bytes"):
         form = SIZE
     elif isinstance(default, int):
-        form = integer(1, 1 << 40)
+        form = COUNT
     else:
         form = NUMBER
     return Key(f"limits.{name}", form, default, "")
@@ -282,7 +283,7 @@ KEYS: Final[tuple[Key, ...]] = (
     Key("node.id", NAME, None, "the node's name in its region; default: host name and four hex digits, kept in the data folder"),
     Key("node.region", NAME, "local", "the region it belongs to"),
     Key("node.data", PATH, None, "its folder; default: hopmesh in the user's state folder (XDG_STATE_HOME)"),
-    Key("node.location", PLACE, None, "where it is, for the map and a link's first metric"),
+    Key("node.location", PLACE, None, "where it is, in degrees; shown with the node"),
     Key("node.labels", LABELS, {}, "free labels, shown with the node"),
     Key("listen.events", LISTEN, Address("127.0.0.1", 7222), "HTTP and WebSocket for clients"),
     Key("listen.link", LISTEN, Address("127.0.0.1", 7946), "links from other nodes; none: this node only dials out"),

@@ -71,8 +71,7 @@ class Border:
         for neighbour in self.neighbours.values():
             told = neighbour.outbound.announced
             gone = [key for key in keys if key in told and self._announcements.to(neighbour, key) is None]
-            frame = neighbour.outbound.retract(gone, now) if gone else None
-            if frame is not None:
+            for frame in neighbour.outbound.retract(gone, now):
                 self._send(neighbour, frame)
 
     def flush(self, now: float) -> None:

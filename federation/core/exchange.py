@@ -122,7 +122,7 @@ class Outbound:
 
     def full(self, updates: Iterable[RouteUpdate], now: float) -> Routes:
         """The whole table as one frame that replaces everything; what does not fit follows as paced updates."""
-        room = self._settings.full_bytes
+        room = self._settings.frame_bytes
         self._dirty.clear()
         self._unacked.clear()
         self._flush_at = None
@@ -136,15 +136,14 @@ class Outbound:
                 self.announced[key] = update
         return self._frame(True, list(self.announced.values()), now)
 
-    def retract(self, keys: Iterable[Key], now: float) -> Routes | None:
-        """Withdraw announced sources at once. With the window full they wait like the rest. Returns: the frame, if any."""
+    def retract(self, keys: Iterable[Key], now: float) -> list[Routes]:
+        """Withdraw announced sources at once. With the window full they wait like the rest. Returns: frames in order."""
         gone = [key for key in keys if key in self.announced]
         if len(self._unacked) >= self._settings.window_frames:
             for key in gone:
                 self.mark(key, now)
-            return None
-        updates = [_retraction(self.announced.pop(key)) for key in gone]
-        return self._frame(False, updates, now) if updates else None
+            return []
+        return self._frames([_retraction(self.announced.pop(key)) for key in gone], now)
 
     def due(self, now: float) -> bool:
         """Something waits whose time has come, and the window is open."""
@@ -161,8 +160,7 @@ class Outbound:
         """
         self._flush_at = None
         updates: list[RouteUpdate] = []
-        frames: list[Routes] = []
-        while self._dirty and self._open:
+        while self._dirty:
             key = next(iter(self._dirty))
             update, told = current(key), self.announced.get(key)
             if update is None:
@@ -176,14 +174,7 @@ class Outbound:
                 self.announced[key] = update
                 updates.append(update)
             del self._dirty[key]
-            if len(updates) >= self._settings.frame_updates:
-                frames.append(self._frame(False, updates, now))
-                updates = []
-        if updates:
-            frames.append(self._frame(False, updates, now))
-        if self._dirty and self._flush_at is None:
-            self._flush_at = now
-        return frames
+        return self._frames(updates, now)
 
     def acknowledged(self, n: int) -> bool:
         """The other end has frame n. Returns: False when no such frame is out."""
@@ -205,6 +196,23 @@ class Outbound:
         if self._flush_at is not None and self._open:
             times.append(self._flush_at)
         return min(times, default=None)
+
+    def _frames(self, updates: list[RouteUpdate], now: float) -> list[Routes]:
+        """As few frames as fit the bounds of count and size. They may pass the window by what one flush holds, which the
+        pace bounds."""
+        frames: list[Routes] = []
+        part: list[RouteUpdate] = []
+        room = self._settings.frame_bytes
+        for update in updates:
+            size = _size(update)
+            if part and (size > room or len(part) == self._settings.frame_updates):
+                frames.append(self._frame(False, part, now))
+                part, room = [], self._settings.frame_bytes
+            part.append(update)
+            room -= size
+        if part:
+            frames.append(self._frame(False, part, now))
+        return frames
 
     def _frame(self, full: bool, updates: list[RouteUpdate], now: float) -> Routes:
         self._n += 1

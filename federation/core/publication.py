@@ -61,13 +61,11 @@ class Publication:
         assert selected is not None
         if self._closed or external.advert[:2] > selected.advert[:2]:
             return
-        value, known = _value(external), self._told.get(key)
-        if value == known:
-            return
-        self._waiting[key] = source
-        only_seqno = known is not None and known[2:] == value[2:]
-        wait_s = self._settings.refresh_coalesce_s if only_seqno else self._settings.coalesce_s
-        self._due = now + wait_s if self._due is None else min(self._due, now + wait_s)
+        if self._told.get(key) != _value(external):
+            # A mere new seqno is no less urgent here: a sibling whose route just went may be starved without it.
+            self._waiting[key] = source
+            due = now + self._settings.coalesce_s
+            self._due = due if self._due is None else min(self._due, due)
 
     def _merely_outdated(self, source: Source, now: float) -> bool:
         """The own route lags behind a seqno that came another way. What was published is still true of the way and

@@ -15,7 +15,7 @@ class RouteSettings:
 
     # what is said, and when
     coalesce_s: float = 0.05  # a triggered update waits so long for others; a retraction never waits
-    refresh_coalesce_s: float = 0.25  # the same where only the seqno moved and nobody asked for it
+    refresh_coalesce_s: float = 0.25  # on a link, where only the seqno moved and nobody asked for it
     seqno_bump_s: float = 60.0  # each origin renews its seqno so often, within 10 % (spread by dice)
     seqno_bump_min_s: float = 0.2  # however many ask: seqnos of one origin are at least this far apart
     digest_s: float = 30.0  # both ends of a link compare what was announced
@@ -27,7 +27,9 @@ class RouteSettings:
     window_frames: int = 64  # unacknowledged frames; beyond it updates wait and coalesce at the sender
     reorder_frames: int = 1_024  # a frame numbered further ahead than this: protocol error
     frame_updates: int = 512
-    full_bytes: int = 768 * 1024  # estimate of one whole-table frame; the rest follows as paced updates
+    frame_bytes: int = (
+        768 * 1024
+    )  # a frame's updates by estimate; more go in the next one, a table's rest as updates
     # measured cost of a link
     rtt_weight: float = 0.125  # of a new sample in the smoothed round trip (RFC 6298 section 2)
     rtt_announce_s: float = 10.0  # a link's cost changes at most so often

@@ -20,6 +20,7 @@ from mesh.model.errors import ERRORS, MeshError
 
 MAX_ANSWER_BYTES: Final = 64 << 20
 MAX_LINE_BYTES: Final = 32 << 20
+PAGE_ITEMS: Final = 10_000
 SILENCE_S: Final = 45.0
 """A stream without a byte for so long is lost: a node sends a keep-alive every 15 s."""
 
@@ -90,6 +91,7 @@ class Node:
 
         Cost: one request for each page. Raises: as `get`.
         """
+        params = [*params, ("limit", str(PAGE_ITEMS))]
         whole = self.get(path, params)
         if not isinstance(whole.get("items"), list):
             raise MeshError("MESH-A010", self.where + path, "the answer is no list")

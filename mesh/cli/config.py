@@ -36,6 +36,7 @@ def build(parser: Parser) -> None:
         ),
     )
     show.add_argument("--origin", action="store_true", help="also say where each value comes from")
+    show.add_argument("--page", action="store_true", help=argparse.SUPPRESS)
     show.add_argument("--config", metavar="FILE", help="what a node started here with this file would use")
     on_nodes(show)
     common(show)
@@ -62,6 +63,9 @@ def _columns(origin: bool) -> tuple[Column, ...]:
 
 
 def _show(args: argparse.Namespace) -> int:
+    if args.page:
+        write_lines(reference_lines())
+        return 0
     columns = _columns(args.origin)
     if args.config is None:
         # Settings are each node's own: the node that is asked speaks for itself unless another is named.
@@ -97,3 +101,47 @@ def _check(args: argparse.Namespace) -> int:
         [f"{path or 'no file'}: good. node {name}, bridges: {bridges}, registry: {config.registry.kind}"]
     )
     return 0
+
+
+def reference_lines() -> list[str]:
+    """The reference of all keys in docs/operating.md, word for word."""
+    from mesh.keys import KEYS
+
+    about = _limits_explained()
+    lines: list[str] = []
+    later: dict[str, list[str]] = {}
+    table = ""
+    for key in KEYS:
+        if not key.built:
+            later.setdefault(key.table, []).append(key.last)
+            continue
+        if key.table != table:
+            table = key.table
+            heading = f"[[{table}]]" if table == "bridge" else f"[{table}]"
+            lines += ["", f"### `{heading}`", "", "| key | form | default | |", "|---|---|---|---|"]
+        default = "needed" if key.needed else f"`{key.default_text()}`" if key.default is not None else "-"
+        lines.append(f"| `{key.last}` | {key.form.says} | {default} | {key.about or about[key.last]} |")
+    lines += [
+        "",
+        "### Not built yet",
+        "",
+        "These keys exist, but nothing stands behind them in this release. Anything but their default stops the",
+    ]
+    lines += [
+        "start with `MESH-C010`, so that no promise is accepted and ignored.",
+        "",
+        "| table | keys |",
+        "|---|---|",
+    ]
+    lines += [f"| `[{name}]` | {', '.join(f'`{last}`' for last in keys)} |" for name, keys in later.items()]
+    return lines[1:]
+
+
+def _limits_explained() -> dict[str, str]:
+    """What each limit bounds: the comment behind its field, which is the only place where it is written."""
+    import inspect
+    import re
+
+    from mesh.model.limits import Limits
+
+    return dict(re.findall(r"^    (\w+): [^#\n]+  # (.+)$", inspect.getsource(Limits), re.MULTILINE))

@@ -70,8 +70,9 @@ VALUE_OPTIONS: Final = frozenset({"-o", "--output", "--timeout", "--context", "-
 """Options of every command that take a value: they may also stand before the command."""
 
 HELP_END: Final = """\
-Options of every command: -o table|wide|json|yaml|name, --watch, --timeout, --no-color, --context, --node URL, --debug.
-'mesh COMMAND --help' tells the rest. Exit codes: 0 ok, 1 failed, 2 usage, 3 unreachable, 4 partial answer, 10 unhealthy.
+Options of every command: -o table|wide|json|yaml|name, --watch, --timeout, --no-color,
+--context NAME, --node URL, --events URL, --debug. 'mesh COMMAND --help' tells the rest.
+Exit codes: 0 ok, 1 failed, 2 usage, 3 unreachable, 4 partial answer, 10 unhealthy.
 
 Examples:
   mesh run --region eu

@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh.cli.options import Options, Parser, common, options_of
@@ -19,6 +21,8 @@ from mesh.cli.subscribe import receipt_line
 from mesh.model.errors import MeshError
 
 if TYPE_CHECKING:
+    import trio
+
     from mesh.client import Client, Delivery
 
 EXAMPLES: Final = (
@@ -134,7 +138,13 @@ async def _run_command(command: str, data: bytes, request: Delivery, timeout_s: 
     environ = {**os.environ, "MESH_TOPIC": request.topic, "MESH_ID": request.mesh_id}
     with trio.move_on_after(timeout_s):
         done = await trio.run_process(
-            ["/bin/sh", "-c", command], stdin=data, capture_stdout=True, check=False, env=environ
+            ["/bin/sh", "-c", command],
+            stdin=data,
+            capture_stdout=True,
+            check=False,
+            env=environ,
+            start_new_session=True,
+            deliver_cancel=_kill_group,
         )
         if done.returncode == 0:
             return bytes(done.stdout)
@@ -142,3 +152,9 @@ async def _run_command(command: str, data: bytes, request: Delivery, timeout_s: 
         return None
     sys.stderr.write(f"{request.mesh_id}: the command took longer than {timeout_s:g} s: not answered\n")
     return None
+
+
+async def _kill_group(process: trio.Process) -> None:
+    """End the shell and what it started: a late answer is no answer."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -169,6 +169,8 @@ def _watch(args: argparse.Namespace) -> int:
                     sys.stderr.write(f"watching the routes of {changed.get('node')}; Ctrl-C ends\n")
                 elif event.event == "lost":
                     sys.stderr.write(f"{changed.get('lost')} changes were lost: this reader is too slow\n")
+                elif event.event == "closing":
+                    sys.stderr.write(f"the node closes the stream: {changed.get('reason')}\n")
                 elif options.output in ("json", "yaml"):
                     write_lines([json.dumps(changed, ensure_ascii=False)])
                 else:

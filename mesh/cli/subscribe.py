@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from mesh.cli.ask import Event, Node
 from mesh.cli.options import Options, Parser, common, duration, options_of
-from mesh.cli.render import paint, text, write_lines
-from mesh.model.errors import MeshError
+from mesh.cli.render import hyphens, paint, text, write_lines
+from mesh.model.errors import ERRORS, MeshError
 
 EXAMPLES: Final = (
     "mesh subscribe 'orders/#'",
@@ -27,6 +27,7 @@ EXAMPLES: Final = (
 )
 RETRY_FIRST_S, RETRY_MOST_S = 0.2, 2.0
 _LOST: Final = frozenset({"MESH-A002", "MESH-A012", "MESH-A016"})
+_UNAVAILABLE: Final = 503
 
 
 def build(parser: Parser) -> None:
@@ -81,21 +82,22 @@ class _Subscription:
 
     def run(self) -> int:
         """Until the count or the time is reached. Raises: MeshError when the node cannot be reached the first time."""
-        retry_s, connected = RETRY_FIRST_S, False
+        retry_s, connected, away = RETRY_FIRST_S, False, False
         while True:
             try:
                 for event in self._events():
-                    connected, retry_s = True, RETRY_FIRST_S
+                    connected, away, retry_s = True, False, RETRY_FIRST_S
                     self._take(event)
                     if self._args.count is not None and self._seen >= self._args.count:
                         return 0
                     if self._is_over():
                         break
             except MeshError as error:
-                if error.code not in _LOST or not connected or self._args.no_reconnect:
+                if not _may_return(error) or not connected or self._args.no_reconnect:
                     if not self._is_over():
                         raise
-                else:
+                elif not away:
+                    away = True
                     self._say(f"{error.what}: dialling again; what passes meanwhile is not delivered here")
             if self._is_over():
                 return 1 if self._args.count is not None else 0
@@ -155,6 +157,12 @@ class _Subscription:
         sys.stderr.flush()
 
 
+def _may_return(error: MeshError) -> bool:
+    """Whether trying again may help: the node was lost, or says that it drains or is full."""
+    row = ERRORS.get(error.code)
+    return error.code in _LOST or (row is not None and row.status == _UNAVAILABLE)
+
+
 def receipt_line(filters: str, receipt: Mapping[str, Any]) -> str:
     """ "subscribed to orders/#; installed in us, ap; missing: af (no_route)"."""
     installed = receipt.get("installed") or []
@@ -163,7 +171,7 @@ def receipt_line(filters: str, receipt: Mapping[str, Any]) -> str:
     if installed:
         line += f"; installed in {', '.join(installed)}"
     if missing:
-        line += "; missing: " + ", ".join(f"{entry['region']} ({entry['why']})" for entry in missing)
+        line += "; missing: " + ", ".join(f"{entry['region']} ({hyphens(entry['why'])})" for entry in missing)
     return line
 
 

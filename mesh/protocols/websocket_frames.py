@@ -93,6 +93,8 @@ class FrameReader:
         self._needed_bytes = 0
         while end - position >= 2 and self.failure is None:
             first, second = buffer[position], buffer[position + 1]
+            if not self._check_start(first, second):
+                break
             length = second & 0x7F
             start = position + 2
             if length > _CONTROL_BYTES:
@@ -101,7 +103,7 @@ class FrameReader:
                     self._needed_bytes = start - position
                     break
                 length = int.from_bytes(buffer[position + 2 : start], "big")
-            if not self._check_header(first, second, length):
+            if not self._check_length(second, length):
                 break
             if end - start < 4 + length:
                 self._needed_bytes = start - position + 4 + length
@@ -114,9 +116,8 @@ class FrameReader:
             self._held += buffer[position:]
         return whole
 
-    def _check_header(self, first: int, second: int, length: int) -> bool:
+    def _check_start(self, first: int, second: int) -> bool:
         opcode = first & 0x0F
-        short = second & 0x7F
         if not second & 0x80:
             self._fail(CloseCode.PROTOCOL_ERROR, "a client's frames must be masked")
         elif first & 0x70:
@@ -124,13 +125,17 @@ class FrameReader:
         elif opcode >= 8:
             if opcode > Opcode.PONG:
                 self._fail(CloseCode.PROTOCOL_ERROR, f"opcode {opcode} does not exist")
-            elif not first & 0x80 or short > _CONTROL_BYTES:
+            elif not first & 0x80 or second & 0x7F > _CONTROL_BYTES:
                 self._fail(CloseCode.PROTOCOL_ERROR, "a control frame must be whole and at most 125 bytes")
         elif opcode > Opcode.BINARY:
             self._fail(CloseCode.PROTOCOL_ERROR, f"opcode {opcode} does not exist")
         elif (opcode == Opcode.CONTINUATION) != (self._opcode != 0):
             self._fail(CloseCode.PROTOCOL_ERROR, "fragments of two payloads are mixed")
-        elif (short == 126 and length < 126) or (short == 127 and length < 65_536):
+        return self.failure is None
+
+    def _check_length(self, second: int, length: int) -> bool:
+        short = second & 0x7F
+        if (short == 126 and length < 126) or (short == 127 and length < 65_536):
             self._fail(CloseCode.PROTOCOL_ERROR, "length not in its shortest form")
         elif self._size + length > self._longest_bytes:
             self._fail(CloseCode.TOO_BIG, f"more than {self._longest_bytes} bytes")

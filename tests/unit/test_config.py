@@ -154,6 +154,12 @@ def test_limits_are_keys_of_their_own(tmp_path: Path) -> None:
         ('[registry]\npath = "x"', "MESH-C020", "registry.path"),
         ('[membership]\nprobe_timeout = "2s"', "MESH-C006", "probe_interval"),
         ('[limits]\nframe_bytes = "1KiB"', "MESH-C006", "limits.batch_target_bytes"),
+        ('[limits]\nevent_bytes = "2MiB"', "MESH-C006", "it is more than limits.frame_bytes"),
+        (
+            "[federation]\nhop_limit = 33",
+            "MESH-C006",
+            "federation.hop_limit: it is more than limits.path_regions",
+        ),
     ],
 )
 def test_keys_that_contradict_each_other_stop_the_start(

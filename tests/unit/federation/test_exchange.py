@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.federation.route_tester import gone, update
@@ -79,12 +80,11 @@ def test_a_retraction_goes_at_once_and_only_for_what_was_told() -> None:
     outbound.mark(truth.set("a", 3), 0.0)
     for frame in outbound.flush(truth.get, 0.0):
         inbound.accept(frame)
-    frame = outbound.retract([("a", "o"), ("never", "o")], 0.0)
-    assert frame is not None
+    (frame,) = outbound.retract([("a", "o"), ("never", "o")], 0.0)
     assert [(told.region, told.metric, told.path) for told in frame.updates] == [("a", INFINITY, ())]
     assert inbound.accept(frame).changes == [(("a", "o"), None)]
     assert held(inbound) == {} == outbound.announced
-    assert outbound.retract([("a", "o")], 0.0) is None
+    assert outbound.retract([("a", "o")], 0.0) == []
 
 
 def test_beyond_its_pace_the_sender_coalesces_and_retractions_still_go() -> None:
@@ -94,7 +94,7 @@ def test_beyond_its_pace_the_sender_coalesces_and_retractions_still_go() -> None
     for n in range(8):
         outbound.mark(truth.set(f"a{n}", 3), 0.0)
     assert [len(frame.updates) for frame in outbound.flush(truth.get, 0.0)] == [5]
-    assert outbound.retract([("a0", "o"), ("a1", "o")], 0.0) is not None
+    assert len(outbound.retract([("a0", "o"), ("a1", "o")], 0.0)) == 1
     later = outbound.next_deadline()
     assert later is not None
     assert 0 < later <= 0.2
@@ -116,7 +116,7 @@ def test_a_peer_that_acknowledges_nothing_gets_no_more_than_a_window() -> None:
         frames += outbound.flush(truth.get, 0.0) if outbound.due(0.0) else []
     assert len(frames) == 2
     assert not outbound.due(0.0)
-    assert outbound.retract([("a0", "o")], 0.0) is None
+    assert outbound.retract([("a0", "o")], 0.0) == []
     del truth[("a0", "o")]
     assert outbound.acknowledged(frames[0].n)
     assert not outbound.acknowledged(frames[0].n)
@@ -171,7 +171,7 @@ def test_a_whole_table_replaces_what_came_before_it_and_not_what_came_after() ->
 
 
 def test_a_table_too_large_for_one_frame_follows_as_paced_updates() -> None:
-    outbound, inbound = pair(RouteSettings(full_bytes=120))
+    outbound, inbound = pair(RouteSettings(frame_bytes=120))
     truth = Truth()
     for n in range(5):
         truth.set(f"a{n}", 3)
@@ -184,6 +184,27 @@ def test_a_table_too_large_for_one_frame_follows_as_paced_updates() -> None:
     for frame in frames:
         inbound.accept(frame)
     assert held(inbound) == truth == outbound.announced
+
+
+def test_no_frame_is_larger_than_its_bounds_even_with_the_longest_names() -> None:
+    outbound, inbound = pair()
+    truth = Truth()
+    path = tuple(f"{n:064}" for n in range(31))
+    for n in range(1_000):
+        region = f"{n:064}z"[1:]
+        truth[(region, "o")] = RouteUpdate(region, "o" * 64, 1 << 52, 1 << 52, INFINITY - 1, (*path, region))
+    truth = Truth({(told.region, told.bridge): told for told in truth.values()})
+    frames = [outbound.full(truth.values(), 0.0)]
+    at = outbound.next_deadline()
+    assert at is not None
+    frames += outbound.flush(truth.get, at)
+    frames += outbound.flush(truth.get, at + 30)
+    frames += outbound.retract(list(truth), 100.0)
+    for frame in frames:
+        assert len(msgspec.msgpack.encode(frame)) < LIMITS.frame_bytes
+        inbound.accept(frame)
+    assert len(frames) >= 5
+    assert held(inbound) == {}
 
 
 def test_surplus_regions_and_sources_are_refused_and_known_ones_still_taken() -> None:
@@ -211,7 +232,7 @@ def test_a_correct_sender_stays_within_what_the_receiver_bears() -> None:
     for n in range(900):
         truth.set(f"a{n}", 3)
     frames = [outbound.full(truth.values(), now)]
-    frames += [frame for frame in [outbound.retract(list(truth), now)] if frame]
+    frames += outbound.retract(list(truth), now)
     for key in truth:
         outbound.mark(key, now)
     while now < 25:
@@ -267,8 +288,7 @@ def test_once_everything_is_acknowledged_both_ends_hold_the_same(script: list[tu
                 outbound.mark(truth.set(region, metric), now)
             case ("drop", region):
                 truth.pop((region, "o"), None)
-                frame = outbound.retract([(region, "o")], now)
-                wire += [frame] if frame else []
+                wire += outbound.retract([(region, "o")], now)
             case ("full",):
                 wire.append(outbound.full(truth.values(), now))
             case ("flush",):

@@ -74,12 +74,12 @@ def test_what_was_never_published_is_not_withdrawn() -> None:
     assert case.publication.next_deadline() is None
 
 
-def test_a_mere_new_seqno_is_in_less_of_a_hurry() -> None:
+def test_a_new_seqno_is_published_as_soon_as_anything_else() -> None:
     case = Case()
     case.learn(1, 5, 10, 0.0)
     case.taken(0.05)
     case.learn(1, 6, 10, 1.0)
-    assert case.publication.next_deadline() == 1.0 + SETTINGS.refresh_coalesce_s
+    assert case.taken(1.0 + SETTINGS.coalesce_s) == [("z", "o", (1, 6, 11, ("m", "z"), "transit"))]
 
 
 def test_an_own_route_of_a_newer_seqno_waits_for_the_selected_sibling() -> None:

@@ -1,0 +1,144 @@
+"""Fixed answers of a node, with the field names of the admin API: the outputs in golden/ and in the docs are made from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Item = dict[str, Any]
+
+
+def listing(
+    *items: Item, answered: tuple[str, ...] = ("eu-1",), missing: tuple[tuple[str, str], ...] = ()
+) -> Item:
+    return {
+        "apiVersion": "mesh/v1",
+        "answered": list(answered),
+        "missing": [{"node": node, "why": why} for node, why in missing],
+        "next": None,
+        "items": list(items),
+    }
+
+
+def route(
+    region: str, next_hop: str | None, via: str, metric: int | None, seqno: int | None, path: list[str], age_s: float,
+    state: str, reason: str, detail: str = "", node: str = "eu-1",
+) -> Item:  # fmt: skip
+    return {
+        "region": region, "next_hop": next_hop, "via": via, "metric": metric, "seqno": seqno, "path": path,
+        "age_s": age_s, "state": state, "reason": reason, "detail": detail, "node": node,
+    }  # fmt: skip
+
+
+DESIGN_ROUTES = (
+    route("us", "us-1", "bridge#3", 84, 118, ["us"], 121.0, "in_use", "lowest_metric"),
+    route("us", "ap-1", "bridge#5", 255, 118, ["ap", "us"], 125.5, "feasible", "higher_metric", "+171"),
+    route("us", "eu-9", "bridge#7", 90, 117, ["af", "us"], 40.2, "infeasible", "stale_seqno", "117 < 118"),
+    route(
+        "hr", None, "bridge#3", None, None, ["us", "hr"], 11_000.0, "withheld", "import_denied",
+        'rule "no-hr" (mesh.toml:44)',
+    ),
+)  # fmt: skip
+"""The table of the design page, in the order in which it is shown there but for `hr`, which is sorted by its region."""
+
+
+def member(name: str, state: str, role: str, port: int, age_s: float, reason: str, **more: Any) -> Item:
+    return {
+        "id": name, "region": "eu", "state": state, "role": role, "version": "hopmesh/0.1.0", "incarnation": 0,
+        "addresses": [f"127.0.0.1:{port}"], "age_s": age_s, "reason": reason, "detail": "", "node": name,
+    } | more  # fmt: skip
+
+
+NODES = listing(
+    member("eu-1", "alive", "bridge", 7946, 7_300.0, "joined"),
+    member(
+        "eu-2", "suspect", "node", 7947, 4.2, "probe_failed", incarnation=3, detail="by eu-1", node="eu-1"
+    ),
+    member("eu-3", "alive", "bridge", 7948, 7_290.0, "joined"),
+    member("eu-4", "alive", "node", 7949, 60.0, "new_epoch"),
+    answered=("eu-1", "eu-3", "eu-4"),
+    missing=(("eu-2", "suspect 4s"),),
+)
+
+LINKS = listing(
+    {
+        "id": "bridge#3", "peer": "us-1", "region": "us", "kind": "bridge", "role": "transit", "state": "open",
+        "rtt_ms": 85.44, "rate_in": 1203.4, "rate_out": 17.5, "queued": 0, "credit": 4_194_304, "age_s": 7_200.0,
+        "reason": "", "node": "eu-1",
+    },
+    {
+        "id": "peer#1", "peer": "eu-2", "region": "eu", "kind": "peer", "role": None, "state": "open",
+        "rtt_ms": 0.31, "rate_in": 0.0, "rate_out": 17.5, "queued": 3, "credit": 4_000_000, "age_s": 65.0,
+        "reason": "", "node": "eu-1",
+    },
+    {
+        "id": "dial 127.0.0.1:7950", "peer": None, "region": "ap", "kind": "bridge", "role": "peer", "state": "dialling",
+        "rtt_ms": None, "rate_in": None, "rate_out": None, "queued": None, "credit": None, "age_s": None,
+        "reason": "connection refused", "node": "eu-2",
+    },
+    answered=("eu-1", "eu-2"),
+)  # fmt: skip
+
+SUBSCRIPTIONS = listing(
+    {
+        "filter": "orders/#", "group": "", "client": "sse#4", "region": "eu", "node": "eu-1",
+        "since": "2026-01-05T09:00:00Z", "age_s": 65.0,
+    },
+    {
+        "filter": "orders/+/created", "group": "billing", "client": "ws#9 shop", "region": "eu", "node": "eu-2",
+        "since": "2026-01-05T09:00:30Z", "age_s": 35.0,
+    },
+    answered=("eu-1", "eu-2"),
+)  # fmt: skip
+
+CONFIG = listing(
+    {"key": "node.id", "value": '"eu-1"', "origin": "flag", "node": "eu-1"},
+    {"key": "listen.events", "value": '"127.0.0.1:7222"', "origin": "default", "node": "eu-1"},
+    {"key": "registry.lease", "value": '"10s"', "origin": "file", "node": "eu-1"},
+)
+
+PUBLISHED = {
+    "accepted": 2,
+    "events": [
+        {"id": "a", "mesh_id": "eu/eu-1/1764/17", "regions": ["us", "ap"], "local": 2},
+        {
+            "id": "b", "mesh_id": "eu/eu-1/1764/18", "regions": [], "local": 0,
+            "reasons": [{"region": "", "reason": "no_interest"}, {"region": "af", "reason": "unreachable", "detail": "for 4m"}],
+        },
+    ],
+}  # fmt: skip
+
+WATCH = b"""event: watching
+data: {"node":"eu-1","region":"eu"}
+
+: alive
+
+event: change
+data: {"change":"removed","at":"2026-01-05T09:00:01.250Z","region":"us","next_hop":null,"state":"infeasible","reason":"no_route","detail":""}
+
+event: lost
+data: {"lost":3}
+
+event: change
+data: {"change":"added","at":"2026-01-05T09:00:02.500Z","region":"us","next_hop":"ap-1","via":"bridge#5","metric":255,"path":["ap","us"],"state":"in_use","reason":"only_route","detail":""}
+
+event: closing
+data: {"reason":"the node stops"}
+
+"""
+
+EVENTS = b"""event: subscribed
+data: {"installed":["eu","us"],"missing":[{"region":"af","why":"no_route"}],"complete":false}
+
+event: event
+id: ap/ap-1/1764/1
+data: {"topic":"orders/eu/created","path":["ap","us"],"event":{"specversion":"1.0","id":"1","source":"s","type":"t","data":{"order":17}}}
+
+event: event
+id: eu/eu-2/1764/9
+data: {"topic":"orders/eu/paid","path":[],"event":{"specversion":"1.0","id":"2","source":"s","type":"t","data":"two\\u001b[2Jlines\\nhere"}}
+
+event: event
+id: eu/eu-2/1764/10
+data: {"topic":"orders/eu/photo","path":["us"],"event":{"specversion":"1.0","id":"3","source":"s","type":"t","data_base64":"AAE="}}
+
+"""

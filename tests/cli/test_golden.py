@@ -1,0 +1,117 @@
+"""Every output that people and scripts rely on, word for word. MESH_GOLDEN=write makes the files anew: look at the diff."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli import answers
+from cli.answers import DESIGN_ROUTES, listing, route
+from cli.fake_node import FakeNode, fake_node
+
+from mesh.cli.main import main
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES: dict[str, tuple[str, ...]] = {
+    "help": ("--help",),
+    "routes_list": ("routes", "list"),
+    "routes_list_wide": ("routes", "list", "-o", "wide"),
+    "routes_list_json": ("routes", "list", "--region", "hr", "-o", "json"),
+    "routes_list_yaml": ("routes", "list", "--region", "hr", "-o", "yaml"),
+    "routes_list_name": ("routes", "list", "-o", "name"),
+    "routes_list_region": ("routes", "list", "--state", "two-nodes"),
+    "routes_show": ("routes", "show", "hr"),
+    "routes_watch": ("routes", "watch"),
+    "node_list": ("node", "list"),
+    "node_list_wide": ("node", "list", "-o", "wide"),
+    "node_list_name": ("node", "list", "-o", "name"),
+    "node_show": ("node", "show", "eu-2"),
+    "node_leave": ("node", "leave"),
+    "links_list": ("links", "list"),
+    "links_show": ("links", "show", "bridge#3"),
+    "subs_list": ("subs", "list"),
+    "config_show": ("config", "show"),
+    "config_show_origin": ("config", "show", "--origin"),
+    "publish": ("publish", "--batch-file", "/dev/null"),
+    "subscribe_name": ("subscribe", "orders/#", "--wait", "mesh", "-n", "3", "-o", "name"),
+    "subscribe_json": ("subscribe", "orders/#", "-n", "3", "-o", "json"),
+    "errors_code": ("errors", "c12"),
+    "unknown_command": ("nod", "list"),
+    "unknown_option": ("routes", "list", "--regin", "us"),
+    "unknown_context": ("node", "list", "--context", "nowhere"),
+    "not_found": ("node", "show", "eu-9"),
+    "run_bad_key": ("run", "--set", "listen.evnts=none"),
+    "run_open_port": ("run", "--link", "0.0.0.0:7946"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[FakeNode]:
+    with fake_node() as fake:
+        hr = [item for item in DESIGN_ROUTES if item["region"] == "hr"]
+        sse = "text/event-stream"
+        fake.answers = {
+            "GET /v1/routes": listing(*DESIGN_ROUTES),
+            "GET /v1/routes?region=hr&timeout=3s&limit=10000": listing(*hr),
+            "GET /v1/routes?state=two-nodes&timeout=3s&limit=10000": listing(
+                route("us", "eu-1", "peer#1", 85, 118, ["us"], 9.0, "in_use", "only_route", node="eu-2"),
+                *DESIGN_ROUTES[:2],
+                route("us", "us-2", "bridge#4", 84, 118, ["us"], 9.0, "in_use", "equal_metric"),
+                answered=("eu-1", "eu-2"),
+                missing=(("eu-3", "no link"), ("eu-4", "dead 12s")),
+            ),
+            "GET /v1/routes/hr": listing(*hr),
+            "GET /v1/routes/watch": (200, sse, answers.WATCH),
+            "GET /v1/nodes": answers.NODES,
+            "GET /v1/nodes/eu-2": listing(answers.NODES["items"][1]),
+            "POST /v1/node/leave": (
+                202,
+                "application/json",
+                b'{"apiVersion":"mesh/v1","node":"eu-1","region":"eu","status":"leaving"}',
+            ),
+            "GET /v1/links": answers.LINKS,
+            "GET /v1/links/bridge%233": listing(answers.LINKS["items"][0]),
+            "GET /v1/subscriptions": answers.SUBSCRIPTIONS,
+            "GET /v1/config": answers.CONFIG,
+            "POST /v1/events": answers.PUBLISHED,
+            "GET /v1/events": (200, sse, answers.EVENTS),
+        }
+        yield fake
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_output_is_the_golden_one(
+    name: str,
+    node: FakeNode,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    for variable in [each for each in os.environ if each.startswith("MESH_") and each != "MESH_GOLDEN"]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("MESH_ADMIN", node.url)
+    monkeypatch.setenv("MESH_EVENTS", node.url)
+    words = CASES[name]
+    code = main(words)
+    out, err = capsys.readouterr()
+    quoted = [f"'{word}'" if re.search(r"[#*]", word) else word for word in words]
+    told = [
+        f"$ mesh {' '.join(quoted)}\n",
+        out,
+        *(f"! {line}\n" for line in err.splitlines()),
+        f"exit {code}\n",
+    ]
+    found = "".join(told).replace(node.url, "http://127.0.0.1:8222")
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("MESH_GOLDEN") == "write":
+        path.write_text(found)
+    assert found == path.read_text()
+
+
+def test_no_golden_file_is_left_over() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.txt")} == set(CASES)
+    assert "Traceback" not in "".join(path.read_text() for path in GOLDEN.glob("*.txt"))

@@ -1,0 +1,60 @@
+"""What the command costs before it does anything: no command may import what it does not need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from mesh.cli.main import COMMANDS
+
+HEAVY = (
+    "trio", "msgspec", "structlog", "httptools", "prometheus_client", "rich", "typer", "click", "trio_websocket", "wsproto",
+    "cloudevents", "hypothesis", "asyncio", "argparse", "dataclasses", "http.client", "email", "ssl", "tomllib", "inspect",
+)  # fmt: skip
+NOT_TO_ASK = tuple(
+    name
+    for name in HEAVY
+    if name not in ("argparse", "dataclasses", "inspect", "http.client", "email", "ssl")
+)
+
+SCRIPT = """
+import sys
+before = set(sys.modules)
+from mesh.cli.main import main
+try:
+    main(sys.argv[1:])
+finally:
+    sys.stderr.write(",".join(sorted(set(sys.modules) - before)))
+"""
+
+
+def imported(*words: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True, timeout=30, check=False
+    )
+    return set(done.stderr.rpartition("\n")[2].split(","))
+
+
+@pytest.mark.parametrize("words", [("--help",), ("-h",), ()])
+def test_the_first_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
+    modules = imported(*words)
+    assert "mesh.cli.main" in modules
+    assert not [name for name in HEAVY if name in modules]
+    assert {name for name in modules if name.startswith("mesh")} == {"mesh", "mesh.cli", "mesh.cli.main"}
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("demo", "bench")])
+def test_the_help_of_a_command_imports_no_library(name: str) -> None:
+    modules = imported(name, "--help")
+    assert f"mesh.cli.{name}" in modules
+    assert not [heavy for heavy in NOT_TO_ASK if heavy in modules]
+
+
+@pytest.mark.parametrize(
+    "words", [("node", "list"), ("routes", "list"), ("errors", "C001"), ("completion", "bash")]
+)
+def test_asking_a_node_needs_the_standard_library_only(words: tuple[str, ...]) -> None:
+    modules = imported(*words, *(() if words[0] == "completion" else ("--node", "http://127.0.0.1:1")))
+    assert not [heavy for heavy in NOT_TO_ASK if heavy in modules]
