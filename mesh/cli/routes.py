@@ -24,12 +24,12 @@ _STATES: Final = ("in_use", "selected", "feasible", "infeasible", "withheld")
 
 
 def mark(item: Item) -> str:
-    """Two signs: selected, and in use. An equal-cost route is in use beside the selected one."""
+    """Two signs: selected, and in use. The selected route is always in use; others of its metric are used beside it."""
     match item.get("state"):
         case "in_use":
-            return " *" if item.get("reason") == "equal_metric" else ">*"
+            return " *"
         case "selected":
-            return "> "
+            return ">*"
         case "infeasible":
             return "~ "
         case "withheld":

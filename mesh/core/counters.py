@@ -12,12 +12,11 @@ from mesh.model.reasons import Drop
 
 @dataclass(slots=True)
 class Counters:
-    """published: events taken in here. delivered: handed to sessions here. forwarded: events passed on for other nodes,
-    once per next hop. drops: events (times regions, where a set was lost) by reason."""
+    """published: events taken in here. delivered: handed to sessions here. drops: events (times regions, where a set was
+    lost) by reason."""
 
     published: int = 0
     delivered: int = 0
-    forwarded: int = 0
     drops: dict[Drop, int] = field(default_factory=dict)
 
     def drop(self, reason: Drop, events: int) -> None:

@@ -363,7 +363,6 @@ class Forwarder:
             if leaving is None:
                 self.counters.drop(Drop.HOP_LIMIT, header.count * len(part.regions))
             else:
-                self.counters.forwarded += header.count
                 self._offer(part.link, leaving, body, now)
 
     def _transit(self, header: BatchHeader, body: bytes, now: float) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import msgspec
 
 from federation.core.advert import WAITING_KEY, Advertiser
+from federation.core.policy import link_role
 from federation.core.reach import FILTER_KEY, GROUP_KEY, Reach, group_key, split_group_key
 from federation.core.receipts import BRIDGE_KEY, HOLDS_KEY, Receipts
 from federation.core.routes import RouteMachine
@@ -114,6 +115,7 @@ class ControlPlane:
         self._housekeeping_at = now + HOUSEKEEPING_S
         self._fib_seen = -1
         self._live_seen = -1
+        self._epochs: dict[str, int] = {}  # member -> the process whose routes are known
         self._quiet: dict[str, float] = {}  # bridges nobody reaches -> since when
         self._asked: dict[int, tuple[float, float]] = {}  # link -> (questions it may still ask, at this time)
 
@@ -186,6 +188,8 @@ class ControlPlane:
     def _member_changed(self, notify: Notify, now: float) -> None:
         node = notify.about
         if notify.what in ("member_alive", "member_suspect"):
+            if node != self.node:
+                self._new_process(node, self.membership.members()[node].epoch, now)
             if node not in self._live:
                 self._live.add(node)
                 self.receipts.members_changed()
@@ -203,6 +207,7 @@ class ControlPlane:
         """A link to a member opened: greet it with membership, then routes and interest (in its table), then summaries."""
         peer = session.peer
         assert peer is not None
+        self._new_process(peer.node, peer.epoch, now)
         self.tables.welcome(peer.node)
         self.membership.linked(peer.node, peer.epoch, now)
         self._take_membership(now)
@@ -211,6 +216,23 @@ class ControlPlane:
         self.effects.append(Send(session.link, self.world.digest(full=True)))
         self.receipts.resend(peer.node)
         self.changed = True
+
+    def _new_process(self, node: str, epoch: int, now: float) -> None:
+        """A member started again: the new process knows nothing of what the old one announced, so neither may we."""
+        known = self._epochs.get(node)
+        if known is not None and epoch <= known:
+            return
+        self._epochs[node] = epoch
+        if known is None:
+            return
+        self.routes.sibling_gone(node, now)
+        if node in self.links.peers:
+            self.routes.sibling_link(node, True, IN_REGION_COST, now)
+        position = self.tables.position(node)
+        if position is not None and position.epoch == epoch and node in self._live:
+            for key, value in self.tables.items(node):
+                if key[0] == ROUTE_KEY:
+                    self._entry(node, key, value, now)
 
     def peer_closed(self, node: str, link: int, now: float, *, said_why: bool) -> None:
         """The link to a member is gone: its next hops leave use at once, whatever the member state says.
@@ -329,6 +351,7 @@ class ControlPlane:
         if not applied.advanced:
             return
         if delta.scope is Scope.REGION:
+            self._new_process(delta.owner, delta.epoch, now)
             if delta.owner in self._live:
                 for change in applied.changes:
                     self._entry(change.owner, change.key, change.value, now)
@@ -462,6 +485,7 @@ class ControlPlane:
         for owner in self.tables.owners():
             if owner != self.node and owner not in members:
                 self.tables.forget(owner, now)
+                self._epochs.pop(owner, None)
         for owner in self.world.owners():
             region, _, bridge = owner.partition("/")
             near = (

@@ -33,6 +33,8 @@ LOOK_S: Final = 0.5
 WAIT_FOR_SMALLER_S: Final = 1.5
 """The smaller name dials; the larger one only when nothing came of it for so long."""
 
+_PATIENT: Final = frozenset({Close.DUPLICATE_LINK, Close.OPEN_TIMEOUT, Close.DRAINING})
+"""Ends after which dialling at once again would be refused again: the wait goes on growing."""
 MISCONFIGURED: Final = frozenset(
     {
         Close.REGION_MISMATCH,
@@ -85,7 +87,7 @@ class Dialler:
                 target.state, target.problem = "self", detail
                 log.info("seed is this node itself", address=target.address)
                 return
-            if target.worked and key is not None and reason not in (Close.DUPLICATE_LINK, Close.OPEN_TIMEOUT):
+            if target.worked and key is not None and reason not in _PATIENT:
                 backoff.reset()
             elif reason in MISCONFIGURED and not target.worked:
                 node.fail(MeshError(close_code(reason), target.where or target.address, detail))

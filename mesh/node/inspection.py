@@ -23,7 +23,7 @@ from mesh.model.ids import BadName, NodeKey
 from mesh.node.feed import Feed, Watch
 from mesh.node.inspect import Counters, Item, MissingNode, RegionAnswer, What
 from mesh.node.views import Views
-from mesh.wire.frames import BatchHeader, MemberState
+from mesh.wire.frames import BatchHeader
 
 if TYPE_CHECKING:
     from mesh.node.runner import Node
@@ -108,12 +108,12 @@ class Inspection:
         missing: list[MissingNode] = []
         async with trio.open_nursery() as nursery:
             for name, member in sorted(machine.control.membership.members().items()):
-                if name == self.key.node or member.state is MemberState.LEFT:
-                    continue
+                if name == self.key.node or not member.live:
+                    continue  # the dead and the left are shown by those who live; they owe no answer
                 state = f"{member.state.name.lower()} {max(0.0, now - member.since):.0f}s"
                 if name not in machine.links.peers:
                     missing.append(
-                        MissingNode(name, state if member.state is not MemberState.ALIVE else "no link")
+                        MissingNode(name, state if not state.startswith("alive") else "no link")
                     )
                 else:
                     nursery.start_soon(self._ask, name, what, timeout_s, state, answered, missing)

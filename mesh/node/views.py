@@ -53,6 +53,8 @@ class Views:
         machine = self._node.machine
         now = trio.current_time()
         bridges = set(machine.control.bridges_of_region())
+        place = machine.settings.location
+        own = {"location": list(place) if place else None, "labels": dict(machine.settings.labels)}
         return [
             {
                 "node": machine.key.node,
@@ -66,6 +68,7 @@ class Views:
                 "role": "bridge" if name in bridges else "node",
                 "reason": member.reason.value,
                 "detail": f"by {member.by}" if member.by else "",
+                **(own if name == machine.key.node else {}),
             }
             for name, member in sorted(machine.control.membership.members().items())
         ]
@@ -254,7 +257,7 @@ class Views:
         return Counters(
             published=counts.published,
             delivered=counts.delivered,
-            forwarded=counts.forwarded,
+            forwarded=machine.totals.events_out + sum(s.flow.events_out for s in machine.sessions.values()),
             drops={reason.value: count for reason, count in counts.drops.items()},
             refusals=dict(node.refusals),
             links=links,

@@ -30,7 +30,7 @@ def route(
 
 
 DESIGN_ROUTES = (
-    route("us", "us-1", "bridge#3", 84, 118, ["us"], 121.0, "in_use", "lowest_metric"),
+    route("us", "us-1", "bridge#3", 84, 118, ["us"], 121.0, "selected", "lowest_metric"),
     route("us", "ap-1", "bridge#5", 255, 118, ["ap", "us"], 125.5, "feasible", "higher_metric", "+171"),
     route("us", "eu-9", "bridge#7", 90, 117, ["af", "us"], 40.2, "infeasible", "stale_seqno", "117 < 118"),
     route(
@@ -119,7 +119,7 @@ event: lost
 data: {"lost":3}
 
 event: change
-data: {"change":"added","at":"2026-01-05T09:00:02.500Z","region":"us","next_hop":"ap-1","via":"bridge#5","metric":255,"path":["ap","us"],"state":"in_use","reason":"only_route","detail":""}
+data: {"change":"added","at":"2026-01-05T09:00:02.500Z","region":"us","next_hop":"ap-1","via":"bridge#5","metric":255,"path":["ap","us"],"state":"selected","reason":"only_route","detail":""}
 
 event: closing
 data: {"reason":"the node stops"}

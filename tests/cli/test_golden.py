@@ -57,7 +57,7 @@ def node() -> Iterator[FakeNode]:
             "GET /v1/routes": listing(*DESIGN_ROUTES),
             "GET /v1/routes?region=hr&timeout=3s&limit=10000": listing(*hr),
             "GET /v1/routes?state=two-nodes&timeout=3s&limit=10000": listing(
-                route("us", "eu-1", "peer#1", 85, 118, ["us"], 9.0, "in_use", "only_route", node="eu-2"),
+                route("us", "eu-1", "peer#1", 85, 118, ["us"], 9.0, "selected", "only_route", node="eu-2"),
                 *DESIGN_ROUTES[:2],
                 route("us", "us-2", "bridge#4", 84, 118, ["us"], 9.0, "in_use", "equal_metric"),
                 answered=("eu-1", "eu-2"),
