@@ -20,7 +20,7 @@ from mesh.model.errors import MeshError
 EXAMPLES: Final = ("mesh routes list", "mesh routes show us", "mesh routes watch")
 MARKS: Final = "Marks: > selected  * in use  ~ infeasible  x withheld by policy"
 _DENIED: Final = frozenset({"import_denied", "export_denied"})
-_STATES: Final = ("in_use", "selected", "feasible", "infeasible", "withheld")
+_STATES: Final = ("selected", "in_use", "feasible", "infeasible", "withheld")
 
 
 def mark(item: Item) -> str:
