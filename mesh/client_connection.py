@@ -107,6 +107,7 @@ class ClientConnection:
         self._socket: trio_websocket.WebSocketConnection | None = None
         self._connected = trio.Event()
         self._stop: trio.CancelScope | None = None
+        self._closing = False
         self._unread = 0
         self._turn = 0
 
@@ -193,6 +194,22 @@ class ClientConnection:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Connect, receive, and again, until cancelled. Raises: only where no address answers at first."""
         begun, pause_s = False, _BACKOFF_S[0]
+        try:
+            while True:
+                before = self.number
+                why = await self._connect_once(task_status, begun)
+                begun = True
+                self._disconnected(why)
+                self._turn += 1
+                if self.number > before:
+                    pause_s = _BACKOFF_S[0]
+                await trio.sleep(random.uniform(pause_s / 2, pause_s))
+                pause_s = min(pause_s * 2, _BACKOFF_S[1])
+        finally:
+            self._disconnected("the client was closed")
+
+    async def _connect_once(self, task_status: trio.TaskStatus[None], begun: bool) -> str:
+        """One connection to its end; returns why it ended. Raises: where it is the first, and no address answers."""
         while True:
             try:
                 url = self.urls[self._turn % len(self.urls)]
@@ -206,17 +223,16 @@ class ClientConnection:
                         self._adopt(socket)
                         await self.grant(self._resume(nursery))
                         if not begun:
+                            begun = True
                             task_status.started()
-                        begun, pause_s = True, _BACKOFF_S[0]
                         await self._receive(socket)
+                return "the node does not read"
             except _BROKEN as error:
-                self._disconnected(_why(error))
+                if begun:
+                    return _why(error)
                 self._turn += 1
-                if not begun and self._turn >= len(self.urls):
+                if self._turn >= len(self.urls):
                     raise _first_failure(error, ", ".join(self.urls)) from None
-            if begun:
-                await trio.sleep(random.uniform(pause_s / 2, pause_s))
-                pause_s = min(pause_s * 2, _BACKOFF_S[1])
 
     async def _connect(
         self, nursery: trio.Nursery, stream: trio.abc.Stream, host: str
@@ -238,9 +254,15 @@ class ClientConnection:
         self._unread = 0
         self._connected.set()
 
-    async def _receive(self, socket: trio_websocket.WebSocketConnection) -> NoReturn:
+    async def _receive(self, socket: trio_websocket.WebSocketConnection) -> None:
         while True:
-            answer = _decode(await socket.get_message())
+            try:
+                text = await socket.get_message()
+            except trio_websocket.ConnectionClosed:
+                if not self._closing:
+                    raise
+                await trio.sleep_forever()  # `close` is still waiting for the node's close frame
+            answer = _decode(text)
             if answer.op == "event":
                 await self._deliver(answer)
             elif answer.op == "receipt":
@@ -250,6 +272,7 @@ class ClientConnection:
 
     async def close(self) -> None:
         """Say goodbye; calls under way are lost. `run` is cancelled by its owner."""
+        self._closing = True
         socket = self._socket
         if socket is not None:
             with trio.move_on_after(1):
@@ -308,13 +331,19 @@ def _first_failure(error: BaseException, urls: str) -> MeshError:
     return ConnectionLost(_why(error), urls)
 
 
+_NO_ADDRESS: Final = "this is no address of an events port: write http://HOST:PORT"
+
+
 async def _open_stream(url: str) -> tuple[trio.abc.Stream, str]:
     """A stream to http://HOST:PORT, https://, ws://, wss:// or HOST:PORT, and the Host header's value. Raises: OSError."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    secure = parts.scheme in ("https", "wss")
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        secure = parts.scheme in ("https", "wss")
+        port = parts.port or (443 if secure else 80)
+    except ValueError:
+        raise OSError(_NO_ADDRESS) from None
     if parts.scheme not in ("http", "https", "ws", "wss") or parts.hostname is None:
-        raise OSError(f"{url!r} is no address of an events port: write http://HOST:PORT")
-    port = parts.port or (443 if secure else 80)
+        raise OSError(_NO_ADDRESS)
     if secure:
         context = ssl.create_default_context()
         return (

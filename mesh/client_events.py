@@ -84,7 +84,7 @@ def structured_json(event: Publishable, source: str) -> bytes:
 def read_event(raw: bytes) -> Any:
     """A structured CloudEvent as an event of the SDK, or as a PlainEvent where the SDK is not installed.
 
-    Raises: what the SDK raises for events it does not accept (it is stricter: names of extensions end at 20 characters).
+    Raises: what the SDK raises for an event it does not accept; `Delivery.plain` reads every one.
     """
     try:
         from cloudevents.core.formats.json import JSONFormat

@@ -144,6 +144,8 @@ _ADMIN: Final[tuple[ErrorCode, ...]] = (
               "Start an answering client ('mesh reply FILTER --echo'), and see 'mesh subs list' for who listens."),
     ErrorCode("MESH-A019", "too many calls are open",
               "Close a watch that is not needed, or ask another node of the region.", status=503),
+    ErrorCode("MESH-A020", "a node of the demo or the bench did not start",
+              "Read the lines of its log behind the error; run it by hand with 'mesh run' to see more."),
 )
 # -- events port -----------------------------------------------------------------------------------------
 _EVENTS: Final[tuple[ErrorCode, ...]] = (

@@ -13,7 +13,6 @@ from collections.abc import Iterable
 import msgspec
 
 from federation.core.advert import WAITING_KEY, Advertiser
-from federation.core.policy import link_role
 from federation.core.reach import FILTER_KEY, GROUP_KEY, Reach, group_key, split_group_key
 from federation.core.receipts import BRIDGE_KEY, HOLDS_KEY, Receipts
 from federation.core.routes import RouteMachine

@@ -112,9 +112,7 @@ class Inspection:
                     continue  # the dead and the left are shown by those who live; they owe no answer
                 state = f"{member.state.name.lower()} {max(0.0, now - member.since):.0f}s"
                 if name not in machine.links.peers:
-                    missing.append(
-                        MissingNode(name, state if not state.startswith("alive") else "no link")
-                    )
+                    missing.append(MissingNode(name, state if not state.startswith("alive") else "no link"))
                 else:
                     nursery.start_soon(self._ask, name, what, timeout_s, state, answered, missing)
             await trio.lowlevel.checkpoint()

@@ -379,14 +379,14 @@ class Relay:
         self.target = target
         self.link = ""
         self._up = True
-        self._scope = trio.CancelScope()
+        self._passing: set[trio.CancelScope] = set()
 
     def cut(self) -> None:
         self._up = False
-        self._scope.cancel()
+        for scope in self._passing:
+            scope.cancel()
 
     def heal(self) -> None:
-        self._scope = trio.CancelScope()
         self._up = True
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -400,11 +400,13 @@ class Relay:
         host, _, port = self.target.rpartition(":")
         if not self._up:
             return
-        with self._scope:
+        with trio.CancelScope() as scope:
+            self._passing.add(scope)
             other = await trio.open_tcp_stream(host, int(port))
             async with other, trio.open_nursery() as nursery:
                 nursery.start_soon(self._pump, stream, other, nursery.cancel_scope)
                 nursery.start_soon(self._pump, other, stream, nursery.cancel_scope)
+        self._passing.discard(scope)
 
     async def _pump(
         self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope

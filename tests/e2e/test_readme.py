@@ -8,6 +8,8 @@ import socket
 import subprocess
 from pathlib import Path
 
+from processes import MESH
+
 ROOT = Path(__file__).parents[2]
 PORTS = ("7222", "7223", "7224", "7946", "7947", "7948", "8222", "8223", "8224")
 EU_PORTS = "--events 127.0.0.1:7222 --link 127.0.0.1:7946 --admin 127.0.0.1:8222"
@@ -41,7 +43,7 @@ def free_ports() -> list[str]:
 
 
 def test_the_tour_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
-    script = ["set -m", "subscribed=subscribed.txt"]
+    script = ["set -m", "trap 'kill $(jobs -p) 2>/dev/null' EXIT", "trap exit TERM"]
     for name, commands in blocks().items():
         script.append(f"echo '== {name}'")
         for command in commands:
@@ -52,8 +54,10 @@ def test_the_tour_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
             elif command.startswith("mesh subscribe"):
                 command = command.replace(" &", " > subscribed.txt 2>&1 &")
             elif command.startswith("mesh reply"):
-                command = command.replace(" &", " > replied.txt 2>&1 &") + "\nuntil curl -sf -d x 'http://127.0.0.1:7224/v1/events/prices/x?require=interest' >/dev/null; do sleep 0.1; done"
-                command = command.replace("-n 1", "-n 1")
+                command = (
+                    command.replace(" &", " > replied.txt 2>&1 &")
+                    + "\nuntil curl -sf -d x 'http://127.0.0.1:7224/v1/events/prices/x?require=interest' >/dev/null; do sleep 0.1; done"
+                )
             script.append(command)
         script.append(WAIT.get(name, ""))
     text = "\n".join(script).replace("export PATH=$PWD/.venv/bin:$PATH", "")
@@ -62,17 +66,23 @@ def test_the_tour_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
     environment = {
         **os.environ,
         "NO_COLOR": "1",
-        "MESH_ADMIN": re.search(r"--id eu-1.*--admin (\S+)", text).group(1),  # type: ignore[union-attr]
-        "MESH_EVENTS": re.search(r"--id eu-1.*--events (\S+)", text).group(1),  # type: ignore[union-attr]
+        "PATH": f"{Path(MESH).parent}:{os.environ['PATH']}",
+        "MESH_ADMIN": "http://" + re.findall(r"--id eu-1.*--admin (\S+)", text)[0],
+        "MESH_EVENTS": "http://" + re.findall(r"--id eu-1.*--events (\S+)", text)[0],
     }
     done = subprocess.run(
-        ["bash", "-c", text], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=90, check=False
+        ["timeout", "60", "bash", "-c", text],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     said = done.stdout + done.stderr
     for words in (
         ">* eu      us-1      bridge#1",
         '"regions":["eu"]',
-        "orders/2 -> region eu" if "orders/2 ->" in said else "-> region eu",
+        "-> region eu",
         "2 hops ap>us",
         '{"item": "tea"}',
         "installed in ap, eu, us",

@@ -1,0 +1,240 @@
+"""One node of a simulated world: a machine that lives, crashes and returns, with its dialler and its clients.
+
+Carries out what the machine decided, in virtual time; decides nothing of the mesh itself.
+Invariant: after every call into the machine its effects are carried out before time moves on.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from mesh.core.effects import CloseLink, Notify, Send
+from mesh.core.forwarding import Published
+from mesh.core.inboxes import Ended
+from mesh.core.session import Terms
+from mesh.model.event import Delivery, NewEvent
+from mesh.model.ids import NodeKey
+from mesh.model.reasons import Drop
+from mesh.node.machine import NodeMachine
+from mesh.node.settings import NodeSettings
+from mesh.testing.network import WALL_S, Connection
+from mesh.wire import frames as wire
+from mesh.wire.frames import Data
+
+if TYPE_CHECKING:
+    from mesh.testing.world import World
+
+DIAL_S: Final = (0.2, 2.0)
+NOTICES: Final = 10_000
+
+MeshId = tuple[str, str, int, int]
+"""(region, node, epoch, seq) of an event."""
+
+
+class Delivered(NamedTuple):
+    """One delivery to a client: when, where, to whom, and what."""
+
+    at: float
+    node: NodeKey
+    session: int
+    mesh_id: MeshId
+    delivery: Delivery
+
+
+class Taken(NamedTuple):
+    """One event that a node took in: when, where, its topic, and what the node planned for it."""
+
+    at: float
+    node: NodeKey
+    mesh_id: MeshId
+    topic: str
+    published: Published
+
+
+class SimNode:
+    """Args: bridges: terms of each region this node has a `[[bridge]]` for."""
+
+    def __init__(
+        self, world: World, key: NodeKey, place: tuple[float, float], bridges: dict[str, Terms]
+    ) -> None:
+        self.world = world
+        self.key = key
+        self.place = place
+        self.bridges = bridges
+        self.epoch = 0
+        self.skew_s = 0.0
+        self.slow_s = 0.0
+        """Every burst waits so long before this node looks at it, and deadlines strike so late."""
+        self.busy_until = 0.0
+        self.up = False
+        self.generation = 0
+        """Counts its processes."""
+        self.connections: dict[int, Connection] = {}
+        self.targets: list[tuple[NodeKey, Terms]] = []
+        """Nodes this one dials, and how: its seeds and its bridges."""
+        self.ended: list[Ended] = []
+        self.notices: list[tuple[float, Notify]] = []
+        self.subscriptions: dict[tuple[int, int], tuple[str, str]] = {}
+        """What clients asked for: (session, sid) -> (filter, group). Asked again after a restart."""
+        self._dialling: dict[NodeKey, float] = {}
+        self._armed = float("inf")
+        self.machine: NodeMachine
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start, or start again as a new process."""
+        world = self.world
+        assert not self.up
+        self.epoch = max(self.epoch + 1, int(WALL_S + world.now + self.skew_s))
+        settings = NodeSettings(
+            region=self.key.region,
+            node=self.key.node,
+            instance=f"{self.key}#{self.epoch}",
+            epoch=self.epoch,
+            software="simulated",
+            address=str(self.key),
+            bridges=self.bridges,
+            limits=world.limits,
+        )
+        if world.merge_budget is not None:
+            settings = replace(settings, merge_budget=world.merge_budget)
+        self.machine = NodeMachine(settings, random.Random(world.dice.getrandbits(64)), world.now)
+        self.up = True
+        self.generation += 1
+        self._armed = float("inf")
+        self.busy_until = 0.0
+        self._dialling.clear()
+        self.connections.clear()
+        for (session, sid), (filter, group) in self.subscriptions.items():
+            self.machine.subscribe(session, sid, filter, group, world.now)
+        self.after()
+        self._dial(self.generation)
+
+    def crash(self, *, told: bool = True) -> None:
+        """The process ends at once. told: kill -9, the others see FIN or RST; otherwise the power went."""
+        self.up = False
+        self._bury()
+        for connection in list(self.connections.values()):
+            self.world.sever(connection, told=told)
+
+    def _bury(self) -> None:
+        """What dies with the process is remembered by the world: its counters, and what it held for others."""
+        buried = self.world.buried
+        for reason, events in self.machine.counters.drops.items():
+            buried[reason] = buried.get(reason, 0) + events
+        for session in self.machine.sessions.values():
+            held = session.unacked_weight + sum(item.weight for item in session.queue)
+            buried[Drop.SHUTDOWN] = buried.get(Drop.SHUTDOWN, 0) + held
+
+    def leave(self) -> None:
+        """SIGTERM."""
+        self.machine.leave(self.world.now)
+        self.after()
+
+    # -- clients -------------------------------------------------------------------------------------------------
+
+    def subscribe(self, session: int, sid: int, filter: str, group: str = "") -> None:
+        self.subscriptions[session, sid] = (filter, group)
+        if self.up:
+            self.machine.subscribe(session, sid, filter, group, self.world.now)
+            self.after()
+
+    def unsubscribe(self, session: int, sid: int) -> None:
+        del self.subscriptions[session, sid]
+        if self.up:
+            self.machine.unsubscribe(session, sid, self.world.now)
+            self.after()
+
+    def publish(self, *topics: str, key: str = "", data: bytes = b"x", ttl_ms: int = 0) -> list[MeshId]:
+        """Publish one event per topic in one burst; returns their mesh_ids."""
+        events = [NewEvent(topic, key, ttl_ms, (), data) for topic in topics]
+        world = self.world
+        ids: list[MeshId] = []
+        for topic, one in zip(topics, self.machine.publish(events, world.now), strict=True):
+            mesh_id = (self.key.region, self.key.node, self.epoch, one.seq)
+            ids.append(mesh_id)
+            world.taken.append(Taken(world.now, self.key, mesh_id, topic, one))
+        self.machine.flush(world.now)
+        self.after()
+        return ids
+
+    def request(self, topic: str, timeout_s: float) -> str:
+        """Send a request; its end appears in `ended`."""
+        inbox = self.machine.request(NewEvent(topic, "", 0, (), b"?"), timeout_s, self.world.now)
+        self.machine.flush(self.world.now)
+        self.after()
+        return inbox
+
+    # -- the driver's part ---------------------------------------------------------------------------------------
+
+    def after(self) -> None:
+        """Carry out what the machine decided."""
+        world, machine = self.world, self.machine
+        for effect in machine.drain():
+            if isinstance(effect, Send):
+                connection = self.connections.get(int(effect.to))
+                if connection is not None:
+                    world.transmit(self, connection, effect.frame)
+            elif isinstance(effect, CloseLink):
+                connection = self.connections.get(int(effect.to))
+                if connection is not None:
+                    world.transmit(self, connection, wire.CloseLink(effect.reason.value, effect.detail))
+                    world.sever(connection, told=True)
+            else:
+                if len(self.notices) < NOTICES:
+                    self.notices.append((world.now, effect))
+                world.noticed(self, effect)
+        for link in sorted(machine.take_ready()):
+            connection = self.connections.get(link)
+            while connection is not None and (item := machine.pull(link, world.now)) is not None:
+                world.carried(self, connection, item.header, item.body)
+                world.transmit(self, connection, Data(item.header, item.body))
+        for session, deliveries in machine.take_deliveries().items():
+            for delivery in deliveries:
+                mesh_id = (*delivery.origin, delivery.event.seq)
+                world.delivered.append(Delivered(world.now, self.key, session, mesh_id, delivery))
+        self.ended += machine.take_ended()
+        machine.take_questions()
+        deadline = machine.next_deadline()
+        if deadline < self._armed:
+            self._armed = deadline
+            generation = self.generation
+            at = max(deadline, world.now) + self.slow_s
+            world.at(at, lambda: self._strike(generation, deadline))
+        world.settled(self)
+
+    def _strike(self, generation: int, deadline: float) -> None:
+        if not self.up or generation != self.generation or deadline != self._armed:
+            return
+        self._armed = float("inf")
+        self.machine.handle_deadline(self.world.now)
+        self.after()
+
+    def received(self, link: int, frames: list[wire.Frame]) -> None:
+        """A burst arrived."""
+        if self.up and link in self.connections:
+            self.machine.receive(link, frames, self.world.now)
+            # Acknowledged batches may have given credit for what waits.
+            if any(isinstance(frame, wire.Ack) for frame in frames):
+                self.machine.forwarder.ready.add(link)
+            self.after()
+
+    def _dial(self, generation: int) -> None:
+        """Look who should be linked and is not; look again soon."""
+        if not self.up or generation != self.generation:
+            return
+        world, machine = self.world, self.machine
+        if not machine.draining:
+            linked = {session.peer_key for session in machine.sessions.values() if session.is_open}
+            wanted = list(self.targets)
+            own = self.key.region
+            for want in machine.control.membership.wanted_links(world.now):
+                wanted.append((NodeKey(own, want.node), Terms(expect_region=own)))
+            for key, terms in wanted:
+                if key != self.key and key not in linked and self._dialling.get(key, 0.0) <= world.now:
+                    self._dialling[key] = world.now + world.dice.uniform(0.5, 1.0)
+                    world.dial(self, key, terms)
+        world.at(world.now + world.dice.uniform(*DIAL_S) / 2, lambda: self._dial(generation))
