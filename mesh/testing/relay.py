@@ -75,6 +75,7 @@ class Relay:
                     while data := await source.receive_some(CHUNK_BYTES):
                         await put.send((trio.current_time() + self.delay_s, bytes(data)))
         except BaseExceptionGroup as group:
-            if group.split((trio.BrokenResourceError, trio.ClosedResourceError))[1] is not None:
-                raise
+            others = group.split((trio.BrokenResourceError, trio.ClosedResourceError))[1]
+            if others is not None:
+                raise others from None
         both.cancel()
