@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from federation.core.reach import FILTER_KEY, GROUP_KEY, group_key, split_group_key
+from federation.core.reach import FILTER_KEY, GROUP_KEY, MEMBERS_MAX, group_key, split_group_key
 from federation.core.summary import Summary
 from mesh.core.subscriptions import bucket
 from mesh.core.tables import TableSet
@@ -60,7 +60,7 @@ class Advertiser:
             if value is None:
                 members.pop(node, None)
             else:
-                members[node] = msgspec.msgpack.decode(value, type=int)
+                members[node] = max(0, msgspec.msgpack.decode(value, type=int))
             self._dirty_groups.add(name)
         self._touch(now)
 
@@ -112,7 +112,7 @@ class Advertiser:
         for filter in removed:
             self._remove_later(FILTER_KEY + filter, now)
         for name in self._dirty_groups:
-            members = sum(self._groups[name].values())
+            members = min(MEMBERS_MAX, sum(self._groups[name].values()))
             if members:
                 self._put(group_key(*name), _encode(bucket(members)), now)
             else:

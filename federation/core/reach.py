@@ -16,6 +16,8 @@ from mesh.core.plan import REGION
 
 FILTER_KEY = "f"
 GROUP_KEY = "g"
+MEMBERS_MAX = 1 << 32
+"""Members of a queue group that anybody may tell of: sums over a region stay numbers that a frame can carry."""
 
 
 def group_key(group: str, filter: str) -> str:

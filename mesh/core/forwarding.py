@@ -24,6 +24,7 @@ from mesh.core.session import LinkSession
 from mesh.model.event import EXTRA_REPLY_TO, Delivery, Event, NewEvent
 from mesh.model.limits import Limits
 from mesh.model.reasons import Drop
+from mesh.model.topic import TopicError, check_topic
 from mesh.wire.codec import BodyError, decode_body, encode_body, remaining_bucket
 from mesh.wire.frames import BatchHeader, Flag, Leg
 
@@ -169,9 +170,19 @@ class Forwarder:
                 out.size += size
                 if out.size >= target or len(out.items) >= most:
                     self._flush_one(out, now)
+            if plan.unreached:
+                self._count_unreached(plan)
             published.append(_new(Published, (event.seq, plan, assigned)))
         counters.published += len(events)
         return published
+
+    def _count_unreached(self, plan: Plan) -> None:
+        """An event was wanted where nothing leads to: by regions whose interest is kept, by nodes without a link."""
+        nodes = sum(1 for one in plan.unreached if one.node)
+        if nodes:
+            self.counters.drop(Drop.LINK_DOWN, nodes)
+        if nodes < len(plan.unreached):
+            self.counters.drop(Drop.NO_ROUTE, len(plan.unreached) - nodes)
 
     def _outs(
         self, plan: Plan, assigned: tuple[Assigned, ...], flow: int, bucket: int
@@ -382,11 +393,12 @@ class Forwarder:
         except BodyError:
             self.counters.drop(Drop.MALFORMED, header.count)
             return
+        events = self._well_formed(events)
         mine = [group for group in header.groups if group[2] == self.region]
         shares = self._shares_with_groups(header, events, mine, now) if mine else self._shares(header, events)
         for (targets, assigned), share in shares.items():
             local = replace(header, leg=Leg.LOCAL, regions=(self.region,), groups=assigned, count=len(share))
-            encoded = body if len(share) == len(events) else None
+            encoded = body if len(share) == header.count else None
             for name in targets:
                 if name == self.node:
                     self._deliver_events(local, share, now)
@@ -458,7 +470,24 @@ class Forwarder:
             else:
                 self.counters.drop(Drop.NOT_FOR_US, header.count)
         else:
-            self._deliver_events(header, events, now)
+            self._deliver_events(header, self._well_formed(events), now)
+
+    def _well_formed(self, events: list[Event]) -> list[Event]:
+        """The events whose topic the grammar allows; the others are counted. A topic is looked at once while it is in use,
+        and nothing is remembered of a bad one, so that what is remembered is bounded by the longest topic allowed."""
+        plans = self._region_plans
+        bad: set[str] = set()
+        for topic in {event.topic for event in events}:
+            if topic not in plans:
+                try:
+                    check_topic(topic, self.limits)
+                except TopicError:
+                    bad.add(topic)
+        if not bad:
+            return events
+        kept = [event for event in events if event.topic not in bad]
+        self.counters.drop(Drop.MALFORMED, len(events) - len(kept))
+        return kept
 
     def _deliver_events(self, header: BatchHeader, events: Sequence[Event], now: float) -> None:
         """Deliver to matching sessions of this node, each event once, and to one member of each assigned group."""

@@ -351,6 +351,8 @@ class LinkSession:
         return (
             flow.bytes_out + len(item.body) <= self._may_bytes
             and flow.events_out + item.header.count <= self._may_events
+            and len(self.unacked)
+            < self.limits.credit_events  # whatever is granted, by one who never acknowledges
         )
 
     def pull(self, now: float) -> Queued | None:

@@ -9,11 +9,12 @@ Source: design page "Routing".
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
 
 from federation.core.advert import WAITING_KEY, Advertiser
-from federation.core.reach import FILTER_KEY, GROUP_KEY, Reach, group_key, split_group_key
+from federation.core.reach import FILTER_KEY, GROUP_KEY, MEMBERS_MAX, Reach, group_key, split_group_key
 from federation.core.receipts import BRIDGE_KEY, HOLDS_KEY, Receipts
 from federation.core.routes import RouteMachine
 from mesh.core.effects import Effect, Notify, Send
@@ -44,7 +45,7 @@ KEPT_S = 86_400.0
 
 _encode = msgspec.msgpack.encode
 _route = msgspec.msgpack.Decoder(tuple[int, int, int, tuple[str, ...], str])
-_count = msgspec.msgpack.Decoder(int)
+_count = msgspec.msgpack.Decoder(Annotated[int, msgspec.Meta(ge=0, le=MEMBERS_MAX)])
 
 
 def check_interest_key(key: str) -> None:
@@ -142,7 +143,7 @@ class ControlPlane:
             elif kind == GROUP_KEY:
                 group, filter = split_group_key(key)
                 members = 0 if value is None else _count.decode(value)
-                self.interest.set_group(group, filter, self.destinations.bit(NODE + node), max(0, members))
+                self.interest.set_group(group, filter, self.destinations.bit(NODE + node), members)
                 self._advertise(node, key, value, now)
                 self.changed = True
             elif kind == ROUTE_KEY and node != self.node:

@@ -15,12 +15,12 @@ from mesh.core.effects import CloseLink, Effect, Notify, Send
 from mesh.core.forwarding import Forwarder, Published
 from mesh.core.inboxes import INBOX, NOTICE, Ended, Inboxes, ReplyTo
 from mesh.core.interest import Destinations, InterestIndex
-from mesh.core.plan import Links, Planner
+from mesh.core.plan import MOST_GROUPS, Links, Planner
 from mesh.core.session import Flow, Identity, LinkSession, Queued, SessionState, Terms
 from mesh.core.subscriptions import SubscriptionIndex
 from mesh.model.dice import Dice
 from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Delivery, Event, NewEvent
-from mesh.model.ids import NodeKey, Version
+from mesh.model.ids import NAME_MAX, NodeKey, Version
 from mesh.model.reasons import Close, Drop
 from mesh.node.admission import Admission
 from mesh.node.control import ControlPlane
@@ -131,13 +131,22 @@ class NodeMachine:
         session = self.sessions.get(link)
         if session is None:
             return
+        only_data = True
         for frame in frames:
             if isinstance(frame, Data):
                 self._receive_data(session, frame, now)
             else:
+                only_data = False
                 self._receive_control(session, frame, now)
             if session.state is SessionState.CLOSED:
                 break
+        if only_data and session.is_open:
+            # Batches change no table and no route: what they leave behind is mail, and the session's acknowledgement.
+            if session.kind is LinkKind.PEER:
+                self.control.membership.heard(session.peer_key.node, now)
+            self._after_session(session, now)
+            self._take_in(now)
+            return
         self._after_session(session, now)
         self._settle(now)
 
@@ -161,8 +170,24 @@ class NodeMachine:
             return "destination set or path too long"
         if between and (not header.path or header.path[-1] != session.peer_key.region):
             return "the path does not end with the region it came from"
-        if len(header.tried) > limits.tried_regions or len(header.groups) > limits.regions:
+        again = bool(
+            header.flags & wire.Flag.GROUP_ONLY
+        )  # begins a fresh path wherever it was assigned again
+        if between and not again and header.path[0] != header.region:
+            # Who claims the own region as its origin so gets no further than the check for loops.
+            return "the path does not begin with the region of the origin"
+        if again and header.flags & wire.Flag.TO_NODE:
+            return "both for one node and for a queue group"
+        if len(header.tried) > limits.tried_regions or len(header.groups) > MOST_GROUPS:
             return "too many groups or tried regions"
+        if len(header.groups) * header.count > limits.credit_events:
+            return "too many group assignments in one batch"
+        if len(header.region) > NAME_MAX or len(header.node) > NAME_MAX:
+            return "an origin's name is too long"
+        if any(
+            len(group) > NAME_MAX or len(filter) > limits.filter_bytes for group, filter, _ in header.groups
+        ):
+            return "a group's name or filter is too long"
         if header.hops_left < 0 or header.count <= 0 or header.remaining_ms < 0:
             return "a count out of range"
         return ""
@@ -430,8 +455,8 @@ class NodeMachine:
             self.forwarder.dedupe.expire(now)
         self._settle(now)
 
-    def _settle(self, now: float) -> None:
-        """After every burst: mail, notices, tables, plans."""
+    def _take_in(self, now: float) -> None:
+        """Mail for this node, and news for origins whose event found nobody here."""
         forwarder = self.forwarder
         if forwarder.mail:
             mail, forwarder.mail = forwarder.mail, []
@@ -441,6 +466,11 @@ class NodeMachine:
             unserved, forwarder.unserved = forwarder.unserved, []
             for header, event, reason, group in unserved:
                 self._notice(header, event, reason, group, now)
+
+    def _settle(self, now: float) -> None:
+        """After every burst with control frames, and every call: mail, notices, tables, plans."""
+        self._take_in(now)
+        forwarder = self.forwarder
         self.control.settle(now)
         for effect in self.control.effects:
             if isinstance(effect, CloseLink):

@@ -39,6 +39,18 @@ DRAIN_TELL_S = 0.3
 """What a leave and its withdrawn routes need to be on the wire everywhere in the region."""
 _QUIET = {"link_opened", "link_closed"}
 
+_OFFENCES = frozenset(
+    {
+        Close.MALFORMED,
+        Close.UNEXPECTED_FRAME,
+        Close.FRAME_TOO_LARGE,
+        Close.LIMIT,
+        Close.PROTOCOL_ERROR,
+        Close.SLOW_CONSUMER,
+    }
+)
+"""Rules a peer broke on an open link: counted as refusals, too."""
+
 FATAL = frozenset({Close.NAME_IN_USE, Close.OLD_EPOCH})
 """Refusals after which this process must not go on: another one is this node."""
 
@@ -291,7 +303,7 @@ class Node:
         key = None if notify.about.startswith("link ") else NodeKey.parse(notify.about)
         if number in self.links:
             self._closed[number] = (reason, notify.detail, key)
-        if not notify.data.get("was_open"):
+        if not notify.data.get("was_open") or (reason in _OFFENCES and not notify.data.get("by_peer")):
             self.count_refusal("link", reason.value)
         if notify.data.get("by_peer") and reason in FATAL:
             self.fail(MeshError(close_code(reason), f"{self.key}", notify.detail))

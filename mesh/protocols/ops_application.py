@@ -179,8 +179,7 @@ class OpsApplication:
         except RefusedError as refused:
             self._refuse(op.id, refused)
             return
-        found = {"op": "receipt", "sid": op.sid, **receipt_object(receipt)}
-        self._send(op.id, found)
+        self._send("receipt", op.id, {"sid": op.sid, **receipt_object(receipt)})
 
     # -- request ----------------------------------------------------------------------------------------
 
@@ -223,15 +222,14 @@ class OpsApplication:
             self._waiting -= 1
 
     def _ok(self, op_id: Id, found: dict[str, object]) -> None:
-        self._send(op_id, {"op": "ok", **found})
+        self._send("ok", op_id, found)
 
     def _refuse(self, op_id: Id, refused: RefusedError) -> None:
-        self._send(op_id, {"op": "error", "problem": problem_object(refused)})
+        self._send("error", op_id, {"problem": problem_object(refused)})
 
-    def _send(self, op_id: Id, found: dict[str, object]) -> None:
-        if op_id is not None:
-            found["id"] = op_id
-        self._session.answer(text_frame(_encode(found)))
+    def _send(self, op: str, op_id: Id, found: dict[str, object]) -> None:
+        head: dict[str, object] = {"op": op} if op_id is None else {"op": op, "id": op_id}
+        self._session.answer(text_frame(_encode(head | found)))
 
 
 def _id_field(op_id: Id) -> bytes:

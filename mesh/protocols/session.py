@@ -75,6 +75,7 @@ class ClientSession:
         self.send_now: Callable[[], bool] | None = None
         """Takes and writes what waits, from the task that delivers, while the writer is idle; False: the writer must go on.
         At low load this saves a wake-up; deliveries close together are left to the writer, which writes them as one."""
+        self._failure: Exception | None = None
         self._idle = False
         self._sent_at = float("-inf")
         self._most_events = limits.session_queue_events
@@ -117,8 +118,11 @@ class ClientSession:
             now = trio.current_time()
             if now - self._sent_at > _BUSY_S:
                 self._sent_at = now
-                if self.send_now():
-                    return
+                try:
+                    if self.send_now():
+                        return
+                except Exception as error:  # not the deliverer's mistake: the writer's task raises it
+                    self._failure = error
         self._work.set()
 
     def close(self, reason: Close, detail: str) -> None:
@@ -189,10 +193,11 @@ class ClientSession:
             or self._goodbye is not None
             or self._last_words
             or self._ended
+            or self._failure is not None
         )
 
     async def work(self) -> None:
-        """Wait until something can go out. One writer only."""
+        """Wait until something can go out. One writer only. Raises: what `send_now` raised while somebody delivered."""
         while not self.has_work():
             self._work = trio.Event()
             self._idle = True
@@ -200,6 +205,8 @@ class ClientSession:
                 await self._work.wait()
             finally:
                 self._idle = False
+        if self._failure is not None:
+            raise self._failure
 
     def take(self) -> Waiting:
         """Everything that may go out now, up to TAKE_EVENTS and TAKE_BYTES of events.

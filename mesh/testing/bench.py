@@ -118,7 +118,9 @@ async def _knows(node: RunningNode, other: RunningNode) -> bool:
     def ask() -> bool:
         with Node(f"http://{node.admin}", 5.0) as admin:
             items = admin.list("/v1/routes", [("here", "true")])["items"]
-        return any(item["region"] == other.region and item["state"] == "in_use" for item in items)
+        return any(
+            item["region"] == other.region and item["state"] in ("selected", "in_use") for item in items
+        )
 
     return await trio.to_thread.run_sync(ask)
 

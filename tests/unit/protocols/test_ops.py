@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from mesh.node.service import Wait
@@ -63,3 +66,11 @@ def test_a_wrong_op_is_answered_under_its_id() -> None:
     assert refused(b'{"op":"credit","id":"c9"}').op_id == "c9"
     assert refused(b'{"op":"nothing","id":9}').op_id == 9
     assert refused(b'{"op":"credit","id":[]}').op_id is None
+
+
+def test_the_page_for_clients_names_every_op_and_every_field() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "clients.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \|([^|]*)\|", page[page.index("## mesh.v1.json") :], re.MULTILINE))
+    for name, fields in OPS.items():
+        documented = set(re.findall(r"`(\w+)`", rows[name]))
+        assert documented == set(fields) - {"op", "id"}, name

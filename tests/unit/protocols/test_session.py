@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 import trio
 import trio.testing
 from hypothesis import given, settings
@@ -185,3 +186,51 @@ async def test_the_writer_wakes_once_for_all_that_came() -> None:
         session.deliver(deliveries(1))
         session.deliver(deliveries(2))
     assert wakes == [[1, 2]]
+
+
+async def test_an_idle_writer_is_spared_the_wake_up_but_not_when_deliveries_come_close_together() -> None:
+    session, sent, woken = session_of(Drops()), list[int](), list[int]()
+
+    def send_now() -> bool:
+        sent.extend(seqs(session.take().deliveries))
+        return not session.has_work()
+
+    session.send_now = send_now
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def write() -> None:
+            await session.work()
+            woken.extend(seqs(session.take().deliveries))
+
+        await trio.testing.wait_all_tasks_blocked()
+        session.deliver(deliveries(1))
+        assert sent == [1]
+        session.deliver(deliveries(2))
+        session.deliver(deliveries(3))
+    assert (sent, woken) == ([1], [2, 3])
+
+
+async def test_a_mistake_while_sending_is_the_writers_and_never_the_deliverers() -> None:
+    session = session_of(Drops())
+
+    def send_now() -> bool:
+        raise ZeroDivisionError
+
+    session.send_now = send_now
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def write() -> None:
+            with pytest.raises(ZeroDivisionError):
+                await session.work()
+
+        await trio.testing.wait_all_tasks_blocked()
+        session.deliver(deliveries(1))
+
+
+async def test_what_a_write_left_goes_out_first() -> None:
+    session = session_of(Drops())
+    session.answer(b"second")
+    session.put_back(b"first")
+    assert session.take().answers == [b"first", b"second"]

@@ -1,0 +1,240 @@
+"""What goes wrong in a simulated world, when, and how it ends: plans of faults, drawn by a seed or written by a test.
+
+Decides nothing about consequences: it cuts, crashes, slows and garbles. A fault names its target by an index into the
+topology, so that a plan is plain data that a shrinking test can make smaller.
+Invariant: after `Ailments.heal` nothing is cut, slow or garbled; nodes that a fault took down are up, but those marked gone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from mesh.model.ids import NodeKey
+from mesh.testing.network import Chaos, Connection
+from mesh.testing.topology import Topology
+from mesh.testing.world import SimNode, World
+from mesh.wire.frames import BatchHeader
+
+
+class Fault(StrEnum):
+    """Kinds of faults."""
+
+    CUT = "cut"
+    """Nothing passes between two linked nodes; streams stall."""
+    CUT_ONE_WAY = "cut_one_way"
+    RESET = "reset"
+    """The connections of a pair end with a RST."""
+    CRASH = "crash"
+    """kill -9 of a node: FIN or RST for the others. It returns with a new epoch."""
+    POWER_LOSS = "power_loss"
+    """A node is gone and nobody is told. It returns with a new epoch."""
+    GONE = "gone"
+    """A crash from which the node does not return."""
+    ISOLATE = "isolate"
+    """A region loses all its links to others."""
+    SLOW = "slow"
+    """A node looks at everything late."""
+    SKEW = "skew"
+    """A node restarts with a wall clock that is wrong by up to an hour."""
+    WEATHER = "weather"
+    """Segments are lost and late everywhere, and bandwidth is small."""
+    GARBLE = "garble"
+    """Control frames are dropped, repeated and reordered everywhere."""
+    REPEAT = "repeat"
+    """Some batches arrive a second time."""
+
+
+STREAM_FAULTS: Final = tuple(fault for fault in Fault if fault is not Fault.GARBLE)
+
+
+class Trouble(NamedTuple):
+    """One fault. at, lasts: seconds. target: index into the linked pairs, nodes or regions. amount: 0 to 1, how bad."""
+
+    fault: Fault
+    at: float
+    lasts: float
+    target: int
+    amount: float
+
+
+def draw_plan(
+    dice: random.Random, count: int, span_s: float, kinds: Sequence[Fault] = tuple(Fault)
+) -> list[Trouble]:
+    """A random plan: `count` faults that begin within `span_s`. Cost: O(count)."""
+    plan = []
+    for _ in range(count):
+        fault = dice.choice(kinds)
+        if fault is Fault.GONE and dice.random() < 0.7:
+            fault = Fault.CRASH if Fault.CRASH in kinds else Fault.RESET
+        at = dice.uniform(0.0, span_s)
+        lasts = dice.choice((dice.uniform(0.05, 1.0), dice.uniform(1.0, 6.0), dice.uniform(6.0, 20.0)))
+        plan.append(Trouble(fault, round(at, 3), round(lasts, 3), dice.randrange(1_000), dice.random()))
+    return sorted(plan, key=lambda trouble: trouble.at)
+
+
+@dataclass(slots=True)
+class Ailments:
+    """Carries a plan out in a world, from `start` until `heal`.
+
+    repeated: mesh_ids of events that may have been carried twice because of REPEAT. crashed: some process ended.
+    """
+
+    world: World
+    topology: Topology
+    plan: Sequence[Trouble]
+    gone: set[NodeKey] = field(default_factory=set)
+    crashed: bool = False
+    repeats: int = 0
+    _cuts: dict[tuple[NodeKey, NodeKey], int] = field(default_factory=dict)
+    _ended: bool = False
+    _repeat: float = 0.0
+
+    def start(self) -> None:
+        """Schedule all faults of the plan, from now on."""
+        now = self.world.now
+        self.world.on_batch.append(self._carried)
+        for trouble in self.plan:
+            self.world.at(now + trouble.at, lambda trouble=trouble: self._strike(trouble))  # type: ignore[misc]
+
+    def heal(self) -> None:
+        """End every fault at once: cuts end, nodes return, the network is fine."""
+        world = self.world
+        self._ended = True
+        self._repeat = 0.0
+        world.on_batch.remove(self._carried)
+        world.chaos = Chaos()
+        for node in world.nodes.values():
+            node.slow_s = 0.0
+            if not node.up and node.key not in self.gone:
+                node.start()
+        self._cuts.clear()
+        world.heal()
+
+    # -- striking ------------------------------------------------------------------------------------------------
+
+    def _strike(self, trouble: Trouble) -> None:
+        if self._ended:
+            return
+        pairs = self.topology.pairs()
+        pair = pairs[trouble.target % len(pairs)] if pairs else None
+        node = self.world.nodes[self.topology.nodes[trouble.target % len(self.topology.nodes)]]
+        match trouble.fault:
+            case Fault.CUT | Fault.CUT_ONE_WAY if pair is not None:
+                a, b = pair if trouble.amount < 0.5 else (pair[1], pair[0])
+                self._cut({(a, b)} if trouble.fault is Fault.CUT_ONE_WAY else {(a, b), (b, a)}, trouble)
+            case Fault.RESET if pair is not None:
+                self._reset(*pair)
+            case Fault.ISOLATE:
+                region = list(self.topology.places)[trouble.target % len(self.topology.places)]
+                out = {
+                    way
+                    for bridge in self.topology.bridges
+                    if region in (bridge.a.region, bridge.b.region)
+                    for way in ((bridge.a, bridge.b), (bridge.b, bridge.a))
+                }
+                self._cut(out, trouble)
+            case Fault.CRASH | Fault.POWER_LOSS | Fault.GONE | Fault.SKEW:
+                self._crash(node, trouble)
+            case Fault.SLOW:
+                node.slow_s = 0.02 + 1.5 * trouble.amount**3
+                self._later(trouble, lambda: setattr(node, "slow_s", 0.0))
+            case Fault.WEATHER:
+                chaos = self.world.chaos
+                chaos.loss, chaos.jitter = 0.1 * trouble.amount, trouble.amount
+                chaos.bandwidth_bytes_s = 20e3 + 1e6 * (1.0 - trouble.amount)
+                self._later(trouble, self._clear_weather)
+            case Fault.GARBLE:
+                chaos = self.world.chaos
+                chaos.drop = chaos.duplicate = chaos.reorder = 0.15 * trouble.amount
+                self._later(trouble, self._clear_garble)
+            case Fault.REPEAT:
+                self._repeat = trouble.amount
+                self._later(trouble, lambda: setattr(self, "_repeat", 0.0))
+
+    def _later(self, trouble: Trouble, action: object) -> None:
+        def end() -> None:
+            if not self._ended:
+                assert callable(action)
+                action()
+
+        self.world.at(self.world.now + trouble.lasts, end)
+
+    def _clear_weather(self) -> None:
+        chaos = self.world.chaos
+        chaos.loss = chaos.jitter = 0.0
+        chaos.bandwidth_bytes_s = Chaos().bandwidth_bytes_s
+
+    def _clear_garble(self) -> None:
+        chaos = self.world.chaos
+        chaos.drop = chaos.duplicate = chaos.reorder = 0.0
+
+    def _cut(self, ways: set[tuple[NodeKey, NodeKey]], trouble: Trouble) -> None:
+        for way in sorted(ways):
+            self._cuts[way] = self._cuts.get(way, 0) + 1
+            self.world.cut(*way, both=False)
+        self._later(trouble, lambda: self._mend(ways))
+
+    def _mend(self, ways: set[tuple[NodeKey, NodeKey]]) -> None:
+        for a, b in sorted(ways):
+            self._cuts[a, b] -= 1
+        self.world.heal()
+        for way, cuts in self._cuts.items():
+            if cuts:
+                self.world.cut(*way, both=False)
+
+    def _reset(self, a: NodeKey, b: NodeKey) -> None:
+        for connection in list(self.world.nodes[a].connections.values()):
+            if b in (connection.a.key, connection.b.key):
+                self.world.sever(connection, told=True)
+
+    def _crash(self, node: SimNode, trouble: Trouble) -> None:
+        if not node.up:
+            return
+        alone = all(key.region != node.key.region for key in self.gone)
+        if trouble.fault is Fault.GONE and alone and len(self.gone) < len(self.topology.places) - 2:
+            # One of a region's nodes at most, so that those who start again still find each other by their seeds.
+            self.gone.add(node.key)
+        self.crashed = True
+        node.crash(told=trouble.fault is not Fault.POWER_LOSS)
+        if trouble.fault is Fault.SKEW:
+            node.skew_s = 7_200.0 * (trouble.amount - 0.5)
+        self._later(trouble, lambda: self._return(node))
+
+    def _return(self, node: SimNode) -> None:
+        if not node.up and node.key not in self.gone:
+            node.start()
+
+    # -- repeating -----------------------------------------------------------------------------------------------
+
+    def _carried(self, sender: SimNode, receiver: SimNode, header: BatchHeader, body: bytes) -> None:
+        """Sometimes hand a batch to the receiver's forwarder a second time, a little later."""
+        if self._repeat == 0.0 or self.world.dice.random() > self._repeat:
+            return
+        world = self.world
+        connection = next(
+            (c for c in sender.connections.values() if receiver in (c.a, c.b) and not c.dead), None
+        )
+        if connection is None:
+            return
+        self.repeats += header.count
+        link = connection.end(sender)[2]
+        generation = receiver.generation
+        at = world.now + world.dice.uniform(1.0, 3.0) * connection.to_a.latency_s + 0.001
+
+        def again() -> None:
+            if receiver.up and receiver.generation == generation:
+                repeat(receiver, connection, link, header, body)
+
+        world.at(at, again)
+
+
+def repeat(receiver: SimNode, connection: Connection, link: int, header: BatchHeader, body: bytes) -> None:
+    """Hand a batch to a node's forwarder as if the link had carried it once more."""
+    session = receiver.machine.sessions.get(link)
+    if session is not None and session.is_open and not connection.dead:
+        receiver.machine.forwarder.receive(session, header, body, receiver.world.now)
+        receiver.after()

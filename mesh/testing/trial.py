@@ -1,0 +1,258 @@
+"""One seeded world's life: it settles, works in peace, suffers, heals, and works in peace again; every property is checked.
+
+Decides the workload and the order of things; the checks themselves are in `monitor` and `invariants`.
+Invariant: the same seed, size and plan give the same outcome, to the last count.
+Source: design page "Architecture", Tests (sim): break first, then heal.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from mesh.model.ids import NodeKey
+from mesh.model.limits import Limits
+from mesh.model.topic import matches
+from mesh.testing import invariants
+from mesh.testing.faults import Ailments, Fault, Trouble, draw_plan
+from mesh.testing.monitor import Monitor, Sightings, Violation
+from mesh.testing.oracle import Oracle, topics_of
+from mesh.testing.topology import Shape, Size, Topology, draw
+from mesh.testing.walk import Walk, follow
+from mesh.testing.world import MeshId, SimNode, World
+from mesh.wire.codec import decode_body
+from mesh.wire.frames import BatchHeader, Leg
+
+SETTLE_S: Final = 60.0
+"""P1: after the last fault tables and interest are equal to the truth within this virtual time."""
+GARBLED_SETTLE_S: Final = 120.0
+"""The same after control frames were lost, which streams never do: the slowest comparison of roots is each 30 s."""
+BAD_TIMES_S: Final = {Size.SMALL: 25.0, Size.MEDIUM: 25.0, Size.LARGE: 15.0}
+TROUBLES: Final = {Size.SMALL: (1, 10), Size.MEDIUM: (4, 20), Size.LARGE: (10, 40)}
+WORDS: Final = ("orders", "eu", "us", "temp", "x")
+GROUPS: Final = ("workers", "audit")
+PROBES: Final = {Size.SMALL: 40, Size.MEDIUM: 25, Size.LARGE: 8}
+PEACEFUL: Final = 12
+"""Events published in each time of peace."""
+QUIET_S: Final = 2.0
+"""No batch for so long: everything that was published has ended."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a trial found. settle_s: how long it took to settle from the start, and after healing. return_s: how long after
+    healing until all links were back; converge_s: from then until settled."""
+
+    seed: int
+    size: Size
+    shape: Shape
+    nodes: int
+    regions: int
+    steps: int = 0
+    events: int = 0
+    seen: Sightings = field(default_factory=Sightings)
+    drops: dict[str, int] = field(default_factory=dict)
+    lost: int = 0
+    counted: int = 0
+    settle_s: list[float] = field(default_factory=list)
+    return_s: float = 0.0
+    converge_s: float = 0.0
+    violations: list[Violation] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.violations)
+
+
+class Trial:
+    """Args:
+        seed: of everything. topology, plan: drawn from the seed unless given. Cost: about a second for a small world.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        size: Size = Size.SMALL,
+        *,
+        topology: Topology | None = None,
+        plan: Sequence[Trouble] | None = None,
+    ) -> None:
+        self.dice = random.Random(f"trial {seed}")
+        self.size = size
+        self.topology = topology or draw(self.dice, size)
+        if plan is None:
+            kinds = tuple(f for f in Fault if f is not Fault.GARBLE or seed % 4 == 0)
+            plan = draw_plan(self.dice, self.dice.randint(*TROUBLES[size]), BAD_TIMES_S[size] * 0.8, kinds)
+        self.plan = plan
+        self.world = World(
+            seed,
+            limits=Limits(credit_bytes=3_000, credit_events=30, data_queue_bytes=4_000)
+            if seed % 11 == 5
+            else None,
+            through_codec=seed % 5 == 0,
+            merge_budget=6 if seed % 7 == 3 else None,
+        )
+        self.monitor = Monitor(self.world)
+        self.nodes = self.topology.build(self.world)
+        self.ailments = Ailments(self.world, self.topology, plan)
+        self.outcome = Outcome(
+            seed, size, self.topology.shape, len(self.nodes), len(self.topology.places), seen=self.monitor.seen
+        )
+        self.garbled = any(trouble.fault is Fault.GARBLE for trouble in plan)
+        self._next_sid = 0
+        self._copies: dict[MeshId, list[tuple[NodeKey, NodeKey, Leg]]] = {}
+        self._copying = False
+        self.world.on_batch.append(self._carried)
+
+    def run(self) -> Outcome:
+        """Live through it all. Violations are in the outcome; nothing is raised for them."""
+        self._begin()
+        if self._settle("start", SETTLE_S):
+            self._peace()
+            self._bad_times()
+            self._heal()
+            self._peace()
+        self._end()
+        return self.outcome
+
+    # -- phases --------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        for node in self.nodes:
+            for session in range(1, 1 + self.dice.randint(0, 3)):
+                for _ in range(self.dice.randint(1, 3)):
+                    self._subscribe(node, session)
+            self.world.at(self.dice.uniform(0.0, 1.0), node.start)
+        self.world.run(1.5)
+
+    def _subscribe(self, node: SimNode, session: int) -> None:
+        self._next_sid += 1
+        levels = [
+            "+" if self.dice.random() < 0.2 else self.dice.choice(WORDS)
+            for _ in range(self.dice.randint(1, 3))
+        ]
+        if self.dice.random() < 0.2:
+            levels.append("#")
+        group = self.dice.choice(GROUPS) if self.dice.random() < 0.25 else ""
+        node.subscribe(session, self._next_sid, "/".join(levels), group)
+
+    def _settle(self, when: str, limit_s: float) -> bool:
+        """Run until P1 holds. Notes a violation when it does not within the limit."""
+        oracle = Oracle(self.world)
+        probes = self._probes()
+        took = self.world.run_until(
+            lambda: not invariants.unsettled(self.world, oracle, probes), limit_s, step_s=0.25
+        )
+        if took is None:
+            problem = invariants.unsettled(self.world, oracle, probes)
+            self.monitor.note("P1", f"{when}: not settled after {limit_s:g} s: {problem}")
+            return False
+        self.outcome.settle_s.append(took)
+        for region in self.monitor.still_looping():
+            self.monitor.note("P2", f"{when}: first choices towards {region} still run in a circle")
+        for violation in invariants.dishonest_summaries(self.world, oracle, probes):
+            self.monitor.violations.append(violation)
+        return True
+
+    def _probes(self) -> list[str]:
+        filters = {f for node in self.nodes for f, _ in node.subscriptions.values()}
+        topics = topics_of(sorted(filters), ("x", "none"))
+        self.dice.shuffle(topics)
+        return topics[: PROBES[self.size]]
+
+    def _peace(self) -> None:
+        """Publish a few events and hold what happens against the oracle and against what was explained."""
+        world = self.world
+        oracle = Oracle(world)
+        begun, taken_before = len(world.delivered), len(world.taken)
+        self.monitor.strict_copies = self._copying = True
+        walks: dict[MeshId, Walk] = {}
+        for _ in range(PEACEFUL):
+            node = self.dice.choice(world.live_nodes())
+            topic = self._topic()
+            forwarder = node.machine.forwarder
+            mesh_id = (node.key.region, node.key.node, node.epoch, forwarder.seq + 1)
+            walks[mesh_id] = follow(world, node, topic, mesh_id)
+            assert node.publish(topic) == [mesh_id]
+        self._quiet()
+        self.monitor.strict_copies = self._copying = False
+        for taken in world.taken[taken_before:]:
+            got = invariants.delivered_to(world, taken.mesh_id, begun)
+            copies = self._copies.get(taken.mesh_id, [])
+            found = self.monitor.violations
+            found += invariants.inexact(world, oracle, taken, got)
+            found += invariants.unexplained(world, walks[taken.mesh_id], taken, got, copies)
+
+    def _topic(self) -> str:
+        return "/".join(self.dice.choice(WORDS) for _ in range(self.dice.randint(1, 3)))
+
+    def _quiet(self) -> None:
+        """Run until no batch was sent for a while. Notes P3 when that never happens."""
+        if self.world.run_until(lambda: self.world.now - self.world.batched_at > QUIET_S, 30.0, 0.5) is None:
+            self.monitor.note("P3", "batches are still under way after 30 s without anything published")
+        waiting = invariants.waiting(self.world)
+        if waiting:
+            self.monitor.note("P3", f"{waiting} batches still wait in links")
+
+    def _carried(self, sender: SimNode, receiver: SimNode, header: BatchHeader, body: bytes) -> None:
+        if self._copying:
+            for event in decode_body(body, header.count):
+                mesh_id = (header.region, header.node, header.epoch, event.seq)
+                self._copies.setdefault(mesh_id, []).append((sender.key, receiver.key, header.leg))
+
+    def _bad_times(self) -> None:
+        """Faults, while clients publish, subscribe and unsubscribe."""
+        world, dice = self.world, self.dice
+        self.ailments.start()
+        end = world.now + BAD_TIMES_S[self.size]
+        while world.now < end:
+            world.run(dice.uniform(0.0, 0.4))
+            live = world.live_nodes()
+            if not live:
+                continue
+            node = dice.choice(live)
+            what = dice.random()
+            if what < 0.75:
+                self._publish(node)
+            elif what < 0.88:
+                self._subscribe(node, dice.randint(1, 3))
+            elif node.subscriptions:
+                node.unsubscribe(*dice.choice(sorted(node.subscriptions)))
+
+    def _publish(self, node: SimNode) -> None:
+        dice = self.dice
+        topics = [self._topic() for _ in range(dice.choice((1, 1, 1, 4, 20)))]
+        key = dice.choice(("", "", "k1", "k2"))
+        ttl_ms = dice.choice((0, 0, 0, 300, 5_000))
+        node.publish(*topics, key=key, ttl_ms=ttl_ms, data=b"x" * dice.choice((1, 1, 200)))
+
+    def _heal(self) -> None:
+        world = self.world
+        self.ailments.heal()
+        healed = world.now
+        returned = world.run_until(lambda: invariants.sessions_returned(world), SETTLE_S, 0.25)
+        self.outcome.return_s = world.now - healed if returned is None else returned
+        limit_s = GARBLED_SETTLE_S if self.garbled else SETTLE_S
+        if self._settle("after healing", limit_s - (world.now - healed)):
+            self.outcome.converge_s = world.now - healed - self.outcome.return_s
+        self._quiet()
+
+    def _end(self) -> None:
+        """Count up: what was promised and not kept must have been counted somewhere."""
+        world, outcome = self.world, self.outcome
+        outcome.steps = world.steps
+        outcome.events = len(world.taken)
+        outcome.drops = world.drops(buried=True)
+        outcome.lost = invariants.lost(world, world.taken)
+        outcome.counted = invariants.counted(world)
+        if outcome.lost > outcome.counted:
+            self.monitor.note("loss", f"{outcome.lost} promises not kept, {outcome.counted} drops counted")
+        outcome.violations = self.monitor.violations
+
+
+def interested(node: SimNode, topic: str) -> bool:
+    """Whether a client of the node has a subscription, plain or in a group, that matches."""
+    return any(matches(filter, topic) for filter, _ in node.subscriptions.values())
