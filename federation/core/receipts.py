@@ -136,7 +136,11 @@ class Receipts:
                 continue
             for bridge, at in needed.items():
                 value = self._world.get(owner, HOLDS_KEY + bridge)
-                if value is not None and _position(value) >= at:
+                if value is None:
+                    continue
+                held = _position(value)
+                # A newer process of that bridge began its summary anew: holding it proves nothing of the old one.
+                if held.epoch == at.epoch and held.n >= at.n:
                     return True
         return False
 
@@ -165,6 +169,11 @@ class Receipts:
                 (self._asking.discard if change.value is None else self._asking.add)(owner)
                 self._untold &= self._asking
                 self._due = True
+        history = self._covered.get(owner)
+        if history and history[-1][1].epoch != (self._world.position(owner) or Version(0, 0)).epoch:
+            self.note_cover(
+                owner
+            )  # the new process may cover the same as the old one: no change of the entry
         if owner in self._asking:
             self._tell(owner, bridges)
 
@@ -184,7 +193,8 @@ class Receipts:
                 self.effects.append(Send(bridge, Held(((owner, position.epoch, position.n),))))
 
     def routes_changed(self, bridges: Collection[str]) -> None:
-        """A way may have appeared to a region whose summary came before it."""
+        """A way may have appeared to a region whose summary came before it, or one that somebody waits for was lost."""
+        self.changed = True
         for owner in sorted(self._untold):
             self._tell(owner, bridges)
 
@@ -198,11 +208,14 @@ class Receipts:
             mine = _covers.decode(value).get(self.node)
         except msgspec.DecodeError:
             return
-        if mine is not None:
-            history = self._covered.setdefault(owner, [])
-            if len(history) < COVERS_KEPT and (not history or history[-1][0] < Version(*mine)):
-                history.append((Version(*mine), position))
-                self.changed = True
+        history = self._covered.setdefault(owner, [])
+        if history and history[-1][1].epoch != position.epoch:
+            history.clear()  # a new process of that bridge began its summary anew
+        if mine is not None and (not history or history[-1][0] < Version(*mine)):
+            if len(history) >= COVERS_KEPT:
+                del history[0]  # what it covered, the next one covers too: a later proof, never a wrong one
+            history.append((Version(*mine), position))
+            self.changed = True
 
     def resend(self, bridge: str) -> None:
         """The link to a bridge of the region is new: tell it everything it may be missing."""
@@ -252,10 +265,9 @@ class Receipts:
         self._written &= self._asking
         nothing = Version(0, 0)
         for owner in self._asking:
-            floor = min(
-                (self._held.get(member, {}).get(owner, nothing) for member in members), default=nothing
-            )
-            if floor > nothing:
+            held = [self._held.get(member, {}).get(owner, nothing) for member in members]
+            floor = min(held, default=nothing)
+            if floor > nothing and floor.epoch == max(held).epoch:
                 self._written.add(owner)
                 self._world.put(HOLDS_KEY + owner, _encode(list(floor)), now)
 

@@ -72,7 +72,7 @@ class Plan:
     regions: other regions with plain interest and a next hop. groups: (group, filter) that match.
     split: some region has equal-cost next hops, so that the flow matters. targets: nodes of the region that get a copy, the own
     one included. outs, parts: room in which the forwarder remembers the batches of this plan, without and by flow,
-    deadline and group assignment.
+    deadline and group assignment. told: room for what publishers are told of it.
     """
 
     local: tuple[tuple[int, tuple[int, ...]], ...]
@@ -84,6 +84,7 @@ class Plan:
     targets: tuple[str, ...] = ()
     outs: Any = None
     parts: dict[tuple[object, ...], Any] = field(default_factory=dict)
+    told: Any = None
 
 
 PART_REGIONS = 200

@@ -8,7 +8,7 @@ Source: design page "Routing".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import msgspec
@@ -39,6 +39,9 @@ ANTI_ENTROPY_S = 1.0
 RESYNC_S = 30.0
 """Each bridge session compares roots."""
 HOUSEKEEPING_S = 60.0
+REPORTS_BURST = 20.0
+REPORTS_PER_S = 1.0
+"""Refused tables of one link that are told to operators at once, and on average."""
 IN_REGION_COST = 1
 KEPT_S = 86_400.0
 """Interest of a bridge that nobody reaches is kept so long."""
@@ -117,6 +120,9 @@ class ControlPlane:
         self._live_seen = -1
         self._epochs: dict[str, int] = {}  # member -> the process whose routes are known
         self._quiet: dict[str, float] = {}  # bridges nobody reaches -> since when
+        self._reported: dict[
+            int, tuple[float, float]
+        ] = {}  # link -> the same for refused tables it may have logged
         self._asked: dict[int, tuple[float, float]] = {}  # link -> (questions it may still ask, at this time)
 
     # -- local subscriptions -------------------------------------------------------------------------------------
@@ -240,6 +246,7 @@ class ControlPlane:
         said_why: one end closed it on purpose, which makes nobody a suspect.
         """
         self._asked.pop(link, None)
+        self._reported.pop(link, None)
         self.membership.unlinked(node, now, said_why=said_why)
         self.routes.sibling_link(node, False, IN_REGION_COST, now)
         self.changed = True
@@ -274,12 +281,19 @@ class ControlPlane:
     def bridge_closed(self, link: int, now: float) -> None:
         self.routes.neighbour_down(link, now)
         self._asked.pop(link, None)
+        self._reported.pop(link, None)
         self.changed = True
 
     def bridges_of_region(self) -> list[str]:
         """Nodes of this region that export its summary."""
+        return list(self._bridges_of_region())
+
+    def _bridges_of_region(self) -> Iterator[str]:
+        # Looked up when it is needed: with thousands of owners it costs more than all else of a delta.
         prefix = f"{self.region}/"
-        return [owner[len(prefix) :] for owner in self.world.owners() if owner.startswith(prefix)]
+        for owner in self.world.owners():
+            if owner.startswith(prefix):
+                yield owner[len(prefix) :]
 
     # -- frames --------------------------------------------------------------------------------------------------
 
@@ -335,6 +349,15 @@ class ControlPlane:
         self._asked[link] = (left, now)
         return left >= 0.0
 
+    def _may_report(self, link: int, now: float) -> bool:
+        """Whether one more refused table of a link is worth a line of log: all of them are counted by the tables."""
+        left, at = self._reported.get(link, (REPORTS_BURST, now))
+        left = min(REPORTS_BURST, left + (now - at) * REPORTS_PER_S)
+        if left < 1.0:
+            return False
+        self._reported[link] = (left - 1.0, now)
+        return True
+
     def _set(self, scope: Scope) -> TableSet:
         return self.tables if scope is Scope.REGION else self.world
 
@@ -346,7 +369,7 @@ class ControlPlane:
         applied = tables.receive(delta, now)
         if applied.pull is not None:
             self.effects.append(Send(session.link, applied.pull))
-        if applied.outcome is Outcome.REFUSED:
+        if applied.outcome is Outcome.REFUSED and self._may_report(session.link, now):
             self.effects.append(Notify("table_refused", delta.owner[:130], applied.reason or ""))
         if not applied.advanced:
             return
@@ -379,7 +402,7 @@ class ControlPlane:
                         continue
                     self.reach.set_entry(region, bridge, change.key, value)
                     self.changed = True
-        self.receipts.world_changes(owner, changes, self.bridges_of_region(), now)
+        self.receipts.world_changes(owner, changes, self._bridges_of_region(), now)
 
     def _pass_on(self, session: LinkSession, delta: Delta, inside: bool) -> None:
         """Flood a newer summary: what came from outside goes to the region and to the other bridges, what came from a

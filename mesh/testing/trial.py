@@ -8,7 +8,6 @@ Source: design page "Architecture", Tests (sim): break first, then heal.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -69,7 +68,7 @@ class Outcome:
 
 class Trial:
     """Args:
-        seed: of everything. topology, plan: drawn from the seed unless given. Cost: about a second for a small world.
+    seed: of everything. topology, plan: drawn from the seed unless given. Cost: about a second for a small world.
     """
 
     def __init__(
@@ -99,7 +98,12 @@ class Trial:
         self.nodes = self.topology.build(self.world)
         self.ailments = Ailments(self.world, self.topology, plan)
         self.outcome = Outcome(
-            seed, size, self.topology.shape, len(self.nodes), len(self.topology.places), seen=self.monitor.seen
+            seed,
+            size,
+            self.topology.shape,
+            len(self.nodes),
+            len(self.topology.places),
+            seen=self.monitor.seen,
         )
         self.garbled = any(trouble.fault is Fault.GARBLE for trouble in plan)
         self._next_sid = 0
