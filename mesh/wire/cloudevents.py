@@ -109,7 +109,6 @@ _COMMON_TEXTS: Final = tuple(_COMMON_NAMES - {"specversion", "time", DATA, DATA_
 _NO_HEADERS: Final = frozenset({CONTENT_TYPE, DATA, DATA_BASE64})
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _common: Final = msgspec.json.Decoder(_Common).decode
-_commons: Final = msgspec.json.Decoder(list[_Common]).decode
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _raws: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _raw: Final = msgspec.json.Decoder(msgspec.Raw).decode
@@ -117,8 +116,6 @@ _scalar: Final = msgspec.json.Decoder(str | float | int | bool | None).decode
 _string: Final = msgspec.json.Decoder(str).decode
 _base64: Final = msgspec.json.Decoder(bytes).decode
 _encode: Final = msgspec.json.Encoder().encode
-_UNSET: Final = msgspec.UNSET
-_new: Final = tuple.__new__  # a NamedTuple without its Python-level constructor: a quarter of the cost
 
 
 # -- taking events in --------------------------------------------------------------------------------------------
@@ -218,7 +215,6 @@ def inspect_structured(raw: bytes) -> Parsed:
 def from_batch(raw: bytes, most_events: int) -> list[Parsed]:
     """The events of a JSON batch, each with its own bytes as they stood in it. One bad event refuses all.
 
-    Cost: 1 us an event of 450 bytes with common attributes, as `inspect_structured` an event otherwise.
     Raises CloudEventError, with the index where one event is to blame.
     """
     try:
@@ -227,10 +223,6 @@ def from_batch(raw: bytes, most_events: int) -> list[Parsed]:
         raise CloudEventError(Fault.MALFORMED, f"not a JSON array: {error}") from None
     if len(pieces) > most_events:
         raise CloudEventError(Fault.TOO_MANY, f"{len(pieces)} events in one batch, at most {most_events}")
-    if raw.isascii() and b"\\" not in raw and b"\x7f" not in raw:
-        events = _common_batch(raw, pieces)
-        if events is not None:
-            return events
     events = []
     for index, piece in enumerate(pieces):
         try:
@@ -238,32 +230,6 @@ def from_batch(raw: bytes, most_events: int) -> list[Parsed]:
         except CloudEventError as error:
             raise CloudEventError(error.fault, error.detail, error.attribute, index) from None
     return events
-
-
-def _common_batch(raw: bytes, pieces: Sequence[msgspec.Raw]) -> list[Parsed] | None:
-    """The events of a batch of plain ASCII in one pass of the typed decoder; None: one of them needs a closer look."""
-    try:
-        events = _commons(raw)
-    except _UNREADABLE:
-        return None
-    found = [
-        _new(
-            Parsed,
-            (
-                event.id,
-                event.source,
-                event.type,
-                event.topic or "",
-                event.partitionkey or "",
-                event.traceparent or "",
-                None,
-                bytes(piece),
-            ),
-        )
-        for event, piece in zip(events, pieces, strict=True)
-        if event.data_base64 is None or event.data is _UNSET
-    ]
-    return found if len(found) == len(events) else None
 
 
 def wrap(body: bytes, content_type: str, id: str, source: str) -> Parsed:
