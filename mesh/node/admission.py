@@ -8,12 +8,13 @@ Source: design page "Routing", Identity and restart; Membership (first paragraph
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from mesh.core.membership import Membership
 from mesh.core.plan import Links
-from mesh.core.session import LinkSession
+from mesh.core.session import LinkSession, SessionState
 from mesh.model.ids import NodeKey
 from mesh.model.reasons import Close
 from mesh.node.settings import NodeSettings
@@ -118,14 +119,23 @@ class Admission:
     def next_deadline(self) -> float:
         return min((c.deadline for c in self._challenges), default=float("inf"))
 
-    def handle_deadline(self, now: float) -> list[Verdict]:
-        """Holders whose time is up: one that answered keeps the name, otherwise the newcomer has it."""
+    def handle_deadline(self, now: float) -> Iterator[Verdict]:
+        """Holders whose time is up: one that answered keeps the name, otherwise the newcomer has it.
+
+        Each verdict must be carried out before the next is asked for: it may be about links of the same name.
+        """
         ended = [c for c in self._challenges if c.deadline <= now]
         self._challenges = [c for c in self._challenges if c.deadline > now]
-        return [self._end(challenge) for challenge in ended]
+        for challenge in ended:
+            if challenge.newcomer.state is SessionState.OPENING:
+                yield self._end(challenge, now)
 
-    def _end(self, challenge: Challenge) -> Verdict:
+    def _end(self, challenge: Challenge, now: float) -> Verdict:
         newcomer, holder = challenge.newcomer, challenge.holder
+        present = self._link_to(newcomer.peer_key)
+        if present is not holder:
+            # Another link has the name by now, perhaps one of the newcomer's own, or none has.
+            return self.judge(newcomer, now)
         if holder.is_open and holder.last_heard > challenge.asked_at:
             assert holder.peer is not None
             where = holder.peer.address or "an address it does not tell"
