@@ -157,6 +157,8 @@ class Forwarder:
                     outs = plan.outs = self._make_outs(plan, (), 0, 0)
             if plan.local or assigned:
                 self._deliver_at_ingress(event, plan, assigned)
+            if plan.unreached:
+                self._count_unreached(plan)
             if key and outs and self._key_outs.setdefault(key, outs) != outs:
                 self.flush(now)
                 self._key_outs[key] = outs
@@ -170,19 +172,9 @@ class Forwarder:
                 out.size += size
                 if out.size >= target or len(out.items) >= most:
                     self._flush_one(out, now)
-            if plan.unreached:
-                self._count_unreached(plan)
             published.append(_new(Published, (event.seq, plan, assigned)))
         counters.published += len(events)
         return published
-
-    def _count_unreached(self, plan: Plan) -> None:
-        """An event was wanted where nothing leads to: by regions whose interest is kept, by nodes without a link."""
-        nodes = sum(1 for one in plan.unreached if one.node)
-        if nodes:
-            self.counters.drop(Drop.LINK_DOWN, nodes)
-        if nodes < len(plan.unreached):
-            self.counters.drop(Drop.NO_ROUTE, len(plan.unreached) - nodes)
 
     def _outs(
         self, plan: Plan, assigned: tuple[Assigned, ...], flow: int, bucket: int
@@ -283,6 +275,11 @@ class Forwarder:
         for group, filter, region, node in assigned:
             if region == self.region and node == self.node:
                 self._deliver_to_group(event, group, filter, self._origin, (), False)
+
+    def _count_unreached(self, plan: Plan) -> None:
+        """Whoever wants an event and has no way to it loses it here: counted like every other drop."""
+        for unreached in plan.unreached:
+            self.counters.drop(Drop.LINK_DOWN if unreached.node else Drop.NO_ROUTE, 1)
 
     # -- delivery ------------------------------------------------------------------------------------------------
 

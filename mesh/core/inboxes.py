@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -70,6 +71,8 @@ class Inboxes:
     """Open requests of this node. Cost: O(1) each; time-outs from a heap."""
 
     def __init__(self, limits: Limits) -> None:
+        self.secret = b""
+        """Set once by the shell, from the system's chance: whoever did not get a request cannot guess its inbox."""
         self._limits = limits
         self._waiting: dict[str, Waiting] = {}
         self._deadlines: list[tuple[float, str]] = []
@@ -88,7 +91,8 @@ class Inboxes:
         if self.full:
             raise ValueError("too many requests wait for a reply")
         self._count += 1
-        inbox = f"{self._count:x}"
+        proof = blake2b(b"%d" % self._count, key=self.secret, digest_size=8).hexdigest()
+        inbox = f"{self._count:x}x{proof}"
         deadline = now + min(timeout_s, self._limits.request_wait_s)
         self._waiting[inbox] = Waiting(inbox, deadline, {"unsent"})
         heappush(self._deadlines, (deadline, inbox))

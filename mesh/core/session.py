@@ -452,18 +452,22 @@ class LinkSession:
         if self._ack_at is not None and now >= self._ack_at:
             self._send_ack()
         if self._hello_at is not None:
-            silent = now - self._last_heard
-            if silent >= self.limits.hello_missed * self.limits.hello_interval_s:
-                self.refuse(Close.HELLO_TIMEOUT, f"silent for {silent:.1f} s")
+            if now >= self._silence_ends:
+                self.refuse(Close.HELLO_TIMEOUT, f"silent for {now - self._last_heard:.1f} s")
                 return
             if now >= self._hello_at:
                 self._say_hello(now)
         self._rearm()
 
+    @property
+    def _silence_ends(self) -> float:
+        """When a silent peer is given up. One sum for deadline and verdict: two of them may differ by a rounding error."""
+        return self._last_heard + self.limits.hello_missed * self.limits.hello_interval_s
+
     def _rearm(self) -> None:
         due = [at for at in (self._ack_at, self._hello_at) if at is not None]
         if self._hello_at is not None:
-            due.append(self._last_heard + self.limits.hello_missed * self.limits.hello_interval_s)
+            due.append(self._silence_ends)
         self._deadline = min(due) if due else None
 
     def drain(self) -> list[Effect]:

@@ -14,6 +14,7 @@ from typing import Annotated
 import msgspec
 
 from federation.core.advert import WAITING_KEY, Advertiser
+from federation.core.policy import link_role
 from federation.core.reach import FILTER_KEY, GROUP_KEY, MEMBERS_MAX, Reach, group_key, split_group_key
 from federation.core.receipts import BRIDGE_KEY, HOLDS_KEY, Receipts
 from federation.core.routes import RouteMachine
@@ -120,9 +121,7 @@ class ControlPlane:
         self._live_seen = -1
         self._epochs: dict[str, int] = {}  # member -> the process whose routes are known
         self._quiet: dict[str, float] = {}  # bridges nobody reaches -> since when
-        self._reported: dict[
-            int, tuple[float, float]
-        ] = {}  # link -> the same for refused tables it may have logged
+        self._reported: dict[int, tuple[float, float]] = {}  # link -> the same for refusals it may log
         self._asked: dict[int, tuple[float, float]] = {}  # link -> (questions it may still ask, at this time)
 
     # -- local subscriptions -------------------------------------------------------------------------------------
@@ -231,6 +230,7 @@ class ControlPlane:
         self._epochs[node] = epoch
         if known is None:
             return
+        self.receipts.member_gone(node)
         self.routes.sibling_gone(node, now)
         if node in self.links.peers:
             self.routes.sibling_link(node, True, IN_REGION_COST, now)
@@ -261,9 +261,8 @@ class ControlPlane:
         if not self.is_bridge:
             self._become_bridge(now)
         cost = session.terms.cost
-        self.routes.neighbour_up(
-            session.link, peer.region, peer.node, session.terms.role, cost, session.rtt_ms, now
-        )
+        role = link_role(session.terms.role, peer.role)
+        self.routes.neighbour_up(session.link, peer.region, peer.node, role, cost, session.rtt_ms, now)
         self.effects.append(Send(session.link, self.world.digest(full=True)))
         self.changed = True
 
@@ -509,6 +508,10 @@ class ControlPlane:
             if owner != self.node and owner not in members:
                 self.tables.forget(owner, now)
                 self._epochs.pop(owner, None)
+                # Its bit goes to another name: without that every name a region ever had would make all masks longer.
+                self.interest.drop_bit(self.destinations.find(NODE + owner))
+                self.destinations.release(NODE + owner)
+                self.changed = True
         for owner in self.world.owners():
             region, _, bridge = owner.partition("/")
             near = (

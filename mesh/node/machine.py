@@ -22,7 +22,7 @@ from mesh.model.dice import Dice
 from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Delivery, Event, NewEvent
 from mesh.model.ids import NAME_MAX, NodeKey, Version
 from mesh.model.reasons import Close, Drop
-from mesh.node.admission import Admission
+from mesh.node.admission import Admission, Verdict
 from mesh.node.control import ControlPlane
 from mesh.node.settings import NodeSettings
 from mesh.wire import frames as wire
@@ -227,16 +227,18 @@ class NodeMachine:
 
     def _judge(self, session: LinkSession, now: float) -> None:
         """The peer's Open is in order by itself: carry out what admission says of it."""
-        verdict = self.admission.judge(session, now)
+        self._carry_out(self.admission.judge(session, now), now)
+
+    def _carry_out(self, verdict: Verdict, now: float) -> None:
         for refused, reason, detail in verdict.refused:
             refused.refuse(reason, detail)
-            if refused is not session:
-                self._after_session(refused, now)
+            self._after_session(refused, now)
         if verdict.asked is not None:
             verdict.asked.ask_alive(now)
             self._after_session(verdict.asked, now)
         if verdict.accepted is not None:
             self._accept(verdict.accepted, now)
+            self._after_session(verdict.accepted, now)
 
     def _accept(self, session: LinkSession, now: float) -> None:
         peer = session.peer
@@ -442,12 +444,7 @@ class NodeMachine:
                 session.handle_deadline(now)
                 self._after_session(session, now)
         for verdict in self.admission.handle_deadline(now):
-            for refused, reason, detail in verdict.refused:
-                refused.refuse(reason, detail)
-                self._after_session(refused, now)
-            if verdict.accepted is not None:
-                self._accept(verdict.accepted, now)
-                self._after_session(verdict.accepted, now)
+            self._carry_out(verdict, now)
         self.control.handle_deadline(now)
         self.inboxes.handle_deadline(now)
         if now >= self._housekeeping_at:

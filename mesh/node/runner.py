@@ -9,6 +9,7 @@ Source: design pages "Architecture" (Sans-IO machines) and "Wire and speed" (rul
 from __future__ import annotations
 
 import random
+import secrets
 import time
 from collections.abc import Callable
 
@@ -69,6 +70,7 @@ class Node:
         self.key = NodeKey(settings.region, settings.node)
         self.dice = dice or random.Random()
         self.machine = NodeMachine(settings, self.dice, trio.current_time())
+        self.machine.inboxes.secret = secrets.token_bytes(16)
         self.links: dict[int, Link] = {}
         self.refusals: dict[tuple[str, str], int] = {}
         self.started_wall_s = wall_s()
@@ -213,6 +215,7 @@ class Node:
             self._bytes_out += statistics.bytes_out
             self.machine.link_lost(number, Close.LINK_LOST, "the connection ended", trio.current_time())
             self._after()
+            self._wake_for_links()  # a drain waits for the last one
         return self._closed.pop(number, (Close.LINK_LOST, "the connection ended", None))
 
     def received(self, link: int, frames: list[Frame]) -> None:
@@ -283,10 +286,13 @@ class Node:
         if machine.next_deadline() < self._armed:
             self._rearm.set()
 
+    def _wake_for_links(self) -> None:
+        self.links_changed.set()
+        self.links_changed = trio.Event()
+
     def _notified(self, notify: Notify) -> None:
         if notify.what in _QUIET:
-            self.links_changed.set()
-            self.links_changed = trio.Event()
+            self._wake_for_links()
         if notify.what == "link_closed":
             self._link_closed(notify)
         elif notify.what == "link_opened":

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from msgspec.structs import replace
 
 from mesh.core.session import Terms
-from mesh.model.event import NewEvent
+from mesh.model.event import Event, NewEvent
 from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits
 from mesh.model.reasons import Drop
 from mesh.testing.world import SimNode, World
 from mesh.wire.codec import encode_body
-from mesh.wire.frames import BatchHeader, Flag, Leg
+from mesh.wire.frames import BatchHeader, Data, Flag, Leg
 
 
 def build(
@@ -147,6 +148,7 @@ def test_without_a_way_publishing_reports_the_region_as_unreached_and_keeps_its_
     [published] = nodes["a-1"].machine.publish([NewEvent("t", "", 0, (), b"")], world.now)
     assert [(u.region, u.reason.value) for u in published.plan.unreached] == [("b", "no_route")]
     assert "b" in nodes["a-1"].machine.control.reach.kept
+    assert nodes["a-1"].machine.counters.drops[Drop.NO_ROUTE] == 1
 
 
 def test_a_duplicate_of_a_batch_is_not_delivered_twice() -> None:
@@ -171,6 +173,50 @@ def test_a_body_that_does_not_decode_is_counted_and_harms_nobody() -> None:
     header = BatchHeader(Leg.BRIDGE, 0, "a", "a-1", 1, ("b",), 0, 9, 0, ("a",), 1, 3)
     nodes["b-1"].machine.forwarder.receive(session, header, b"\xc1garbage", world.now)
     assert nodes["b-1"].machine.counters.drops == {Drop.MALFORMED: 3}
+
+
+def test_a_topic_that_the_grammar_does_not_allow_is_counted_and_not_remembered() -> None:
+    world, nodes = build([("a", "b")])
+    nodes["b-1"].subscribe(1, 1, "#")
+    machine = nodes["b-1"].machine
+    [session] = machine.sessions.values()
+    topics = ["x" * 100_000, "", "a/#", "fine"]
+    events = [Event(n + 1, topic, "", 0, None, (), b"") for n, topic in enumerate(topics)]
+    header = BatchHeader(Leg.BRIDGE, 0, "a", "a-1", 1, ("b",), 0, 9, 0, ("a",), 1, len(events))
+    machine.forwarder.receive(session, header, encode_body(events), world.now)
+    assert machine.counters.drops == {Drop.MALFORMED: 3}
+    assert [one.event.topic for one in machine.take_deliveries()[1]] == ["fine"]
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"region": "b"},
+        {"region": "c"},
+        {"path": ("z",)},
+        {"flags": Flag.GROUP_ONLY | Flag.TO_NODE},
+        {"groups": (("g", "t", "b"),) * 61},
+        {"groups": (("g", "t", "b"),) * 60, "count": 2_000},
+        {"groups": (("g", "t" * 600, "b"),)},
+        {"region": "r" * 65, "path": ("r" * 65, "a")},
+    ],
+)
+def test_a_batch_that_claims_what_no_peer_may_closes_its_link(claims: dict[str, object]) -> None:
+    world, nodes = build([("a", "b")])
+    machine = nodes["b-1"].machine
+    [session] = machine.sessions.values()
+    fields: dict[str, object] = {
+        "region": "a",
+        "node": "a-1",
+        "path": ("a",),
+        "flags": 0,
+        "count": 1,
+        "groups": (),
+    }
+    fields |= claims
+    header = replace(BatchHeader(Leg.BRIDGE, 0, "a", "a-1", 1, ("b",), 0, 9, 0, ("a",), 1, 1), **fields)
+    machine.receive(session.link, [Data(header, b"")], world.now)
+    assert not session.is_open
 
 
 # -- queue groups --------------------------------------------------------------------------------------------------

@@ -41,6 +41,17 @@ def test_a_reply_with_a_wrong_correlation_is_not_taken() -> None:
     assert inboxes.ended == []
 
 
+def test_who_does_not_know_the_secret_cannot_tell_the_next_inbox_from_the_last() -> None:
+    names = []
+    for secret in (b"one", b"two"):
+        inboxes = Inboxes(Limits())
+        inboxes.secret = secret
+        names += [inboxes.open(5.0, 0.0), inboxes.open(5.0, 0.0)]
+    assert len(set(names)) == 4
+    for name in names:
+        assert ReplyTo.parse(f"eu/eu-1/{name}").inbox == name
+
+
 def test_a_request_that_went_nowhere_has_no_responders_at_once_with_the_reasons() -> None:
     inboxes = Inboxes(Limits())
     inbox = inboxes.open(5.0, 0.0)

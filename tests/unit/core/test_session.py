@@ -182,6 +182,18 @@ def test_batches_wait_for_credit_and_go_on_when_the_peer_acknowledges() -> None:
     assert link.unacked_weight == 1
 
 
+def test_a_peer_that_grants_everything_and_acknowledges_nothing_is_not_remembered_without_bound() -> None:
+    link = opened(Limits(credit_events=10), credit_bytes=1 << 60, credit_events=1 << 60)
+    for _ in range(20):
+        link.offer(header(), b"x", 1.0)
+    sent = 0
+    while link.pull(1.0) is not None:
+        sent += 1
+    assert sent == 10
+    link.receive(Ack(4, 0, 0), 1.0)
+    assert link.pull(1.0) is not None
+
+
 def test_a_full_data_lane_drops_its_oldest_and_says_how_many() -> None:
     link = opened(Limits(data_queue_bytes=250), credit_bytes=0)
     assert [link.offer(header(count), b"x" * 100, 0.0) for count in (5, 6, 7)] == [0, 0, 5]
