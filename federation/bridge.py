@@ -51,17 +51,33 @@ async def keep_bridges(node: Node, plans: Sequence[BridgePlan], registry: Regist
 
 
 async def _from_directory(node: Node, plan: BridgePlan, registry: Registry, nursery: trio.Nursery) -> None:
-    """Dial the bridges that the directory names for a region, at most `links` of them, as they become known."""
-    dialled: set[str] = set()
+    """Dial the bridges that the directory names for a region, at most `links` of them, as they become known.
+
+    One that it no longer names is given up unless it is linked: entries are hints, and a link is proof.
+    """
+    dialled: dict[str, tuple[Target, trio.CancelScope]] = {}
     while True:
         try:
             found = await registry.get_region(plan.region)
         except RegistryUnavailable as error:
             log.warning("registry unavailable", region=plan.region, error=error.what)
-            found = None
-        for address in found.entry.endpoints if found is not None else ():
-            if address not in dialled and len(dialled) < plan.links:
-                dialled.add(address)
-                target = Target(address, plan.terms, plan.transport, plan.where)
-                nursery.start_soon(node.dialler.keep, target, name=f"bridge {plan.region} {address}")
+        else:
+            endpoints = found.entry.endpoints if found is not None else ()
+            for address, (target, scope) in list(dialled.items()):
+                if address not in endpoints and target.state != "linked":
+                    scope.cancel()
+                    del dialled[address]
+            for address in endpoints:
+                if address not in dialled and len(dialled) < plan.links:
+                    target = Target(address, plan.terms, plan.transport, plan.where, configured=False)
+                    scope = trio.CancelScope()
+                    dialled[address] = (target, scope)
+                    nursery.start_soon(_keep, node, target, scope, name=f"bridge {plan.region} {address}")
         await trio.sleep(DIRECTORY_S)
+
+
+async def _keep(node: Node, target: Target, scope: trio.CancelScope) -> None:
+    with scope:
+        await node.dialler.keep(target)
+    if scope.cancelled_caught:
+        node.dialler.targets.remove(target)

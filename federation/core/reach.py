@@ -47,6 +47,13 @@ class Reach:
         """Regions that ever told what they want and were not forgotten."""
         return self._tables.keys()
 
+    def told(self, region: str, bridge: str) -> None:
+        """A bridge told its table, be it empty: a bridge whose region wants nothing counts like any other."""
+        if bridge not in self._tables.get(region, {}):
+            before = self._counted(region)
+            self._tables.setdefault(region, {})[bridge] = {}
+            self._recount(region, before)
+
     def set_entry(self, region: str, bridge: str, key: str, value: int | None) -> None:
         """A bridge's table changed. value None: entry gone."""
         before = self._counted(region)

@@ -166,7 +166,10 @@ def _pick(flag: str | None, variable: str, context: str | None, explicit: bool, 
     """An address by precedence. explicit: a context was named on this command line or in MESH_CONTEXT."""
     by_variable = os.environ.get(variable)
     order = (flag, context, by_variable) if explicit else (flag, by_variable, context)
-    return next((url for url in order if url), default).rstrip("/")
+    address = next((url for url in order if url), default).rstrip("/")
+    if "://" not in address and ":" in address:
+        return f"http://{address}"  # as the ready line of `mesh run` writes it
+    return address
 
 
 def _context(name: str) -> dict[str, str]:

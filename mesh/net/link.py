@@ -26,6 +26,9 @@ from mesh.wire.frames import CloseLink, Control, Frame
 
 WRITE_BYTES: Final = 64 * 1024
 """A write is filled up to this: control frames, then data frames. One frame may pass it."""
+READ_BYTES: Final = 256 * 1024
+"""What one receive takes at most: a data frame is a little longer than 64 KiB, and a read each costs more than its bytes
+(measured at a transit node: a fifth of its processor time less than with 64 KiB)."""
 INLINE_WRITES: Final = 16
 """Writes from the caller's task in a row before the writer task takes over: no caller is held up longer."""
 CLOSE_S: Final = 1.0
@@ -298,7 +301,7 @@ class Link:
     async def _read(self) -> None:
         transport = self.transport
         try:
-            while data := await transport.receive():
+            while data := await transport.receive(READ_BYTES):
                 self._bytes_in += len(data)
                 if not self._closing:
                     self._take(data)

@@ -388,6 +388,8 @@ class ControlPlane:
         if region != self.region:
             if region not in self.reach.regions():
                 self.reach.set_live(region, self.routes.live_bridges(region))
+            self.reach.told(region, bridge)
+            self.changed = True
             for change in changes:
                 if change.key[0] in (FILTER_KEY, GROUP_KEY):
                     try:

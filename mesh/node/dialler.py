@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("dialler")
 
 DIAL_TIMEOUT_S: Final = 5.0
+UNKNOWN_LINKED_S: Final = 30.0
+"""An address whose node says that it is linked already is left alone so long, unless one of this node's links ends."""
 LOOK_S: Final = 0.5
 """How often the list of missing members is looked through."""
 WAIT_FOR_SMALLER_S: Final = 1.5
@@ -50,12 +52,14 @@ Once the address has worked, the same answer is retried, because then it is the 
 
 @dataclass(slots=True)
 class Target:
-    """One address to keep a link to. where: what a person wrote, for errors."""
+    """One address to keep a link to. where: what a person wrote, for errors. configured: a person wrote the address itself;
+    one that a registry hinted at may be out of date, and whatever answers there never ends this node."""
 
     address: str
     terms: Terms
     transport: str = "tcp"
     where: str = ""
+    configured: bool = True
     key: NodeKey | None = field(default=None)
     worked: bool = False
     state: str = "dialling"
@@ -89,9 +93,11 @@ class Dialler:
                 return
             if target.worked and key is not None and reason not in _PATIENT:
                 backoff.reset()
-            elif reason in MISCONFIGURED and not target.worked:
+            elif reason in MISCONFIGURED and target.configured and not target.worked:
                 node.fail(MeshError(close_code(reason), target.where or target.address, detail))
             target.problem = f"{reason.value}: {detail}"
+            if reason is Close.DUPLICATE_LINK and target.key is None:
+                await self._until_a_link_ends(target)
             if reason is not Close.DUPLICATE_LINK or not self._linked(target.key):
                 await trio.sleep(backoff.next())
 
@@ -121,6 +127,15 @@ class Dialler:
         while self._linked(target.key):
             target.state, target.problem = "linked", ""
             await self._node.links_changed.wait()
+
+    async def _until_a_link_ends(self, target: Target) -> None:
+        """The node behind this address did not say who it is, only that a link to it is open: which one, shows when it ends."""
+        target.state, target.problem = "linked", ""
+        seen: set[int] = set()
+        with trio.move_on_after(UNKNOWN_LINKED_S):
+            while seen <= self._node.links.keys():
+                seen = set(self._node.links)
+                await self._node.links_changed.wait()
 
     # -- members -------------------------------------------------------------------------------------------------
 

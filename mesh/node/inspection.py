@@ -16,12 +16,14 @@ import msgspec
 import structlog
 import trio
 
+from federation.core.route_views import RouteState
 from mesh.core.effects import Notify
 from mesh.core.inboxes import ReplyTo
 from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Event, NewEvent
 from mesh.model.ids import BadName, NodeKey
 from mesh.node.feed import Feed, Watch
 from mesh.node.inspect import Counters, Item, MissingNode, RegionAnswer, What
+from mesh.node.service import RefusedError
 from mesh.node.views import Views
 from mesh.wire.frames import BatchHeader
 
@@ -33,6 +35,8 @@ log = structlog.get_logger("inspection")
 ASK: Final = "$mesh/ask/"
 ANSWER_BYTES: Final = 900_000
 """A compressed answer must fit a frame; a larger one is refused by the answering node, which says so."""
+UNPACKED_BYTES: Final = 64 << 20
+"""What an answer may unpack to: more was not made by a node."""
 
 
 class Inspection:
@@ -88,7 +92,7 @@ class Inspection:
             at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             routes = [item for item in self._views.of(What.ROUTES) if item["region"] == notify.about]
             item: Item = next(
-                (item for item in routes if item["state"] == "in_use"),
+                (item for item in routes if item["state"] == RouteState.SELECTED),
                 {"region": notify.about, "node": self.key.node, "state": "infeasible"},
             )
             told: Item = {"reason": notify.reason, "detail": notify.detail} if change == "removed" else {}
@@ -127,13 +131,17 @@ class Inspection:
         answered: dict[str, list[Item]],
         missing: list[MissingNode],
     ) -> None:
-        event = await self._node.clients.question(name, ASK + what.value, timeout_s)
+        try:
+            event = await self._node.clients.question(name, ASK + what.value, timeout_s)
+        except RefusedError as error:
+            missing.append(MissingNode(name, error.detail))
+            return
         if event is None:
             missing.append(MissingNode(name, "timeout" if state.startswith("alive") else state))
             return
         try:
-            answered[name] = msgspec.json.decode(zlib.decompress(event.data), type=list[Item])
-        except (msgspec.DecodeError, zlib.error):
+            answered[name] = msgspec.json.decode(_unpack(event.data), type=list[Item])
+        except (msgspec.DecodeError, zlib.error, ValueError, RecursionError):
             missing.append(
                 MissingNode(name, event.data[:200].decode("utf-8", "replace") or "unreadable answer")
             )
@@ -155,3 +163,12 @@ class Inspection:
             reply = NewEvent("", "", 0, (), data)
             self._node.machine.reply(to, event.extra[EXTRA_CORRELATION], reply, trio.current_time())
             self._node.after_call()
+
+
+def _unpack(data: bytes) -> bytes:
+    """Raises: zlib.error, ValueError when it is not all there or unpacks to more than UNPACKED_BYTES."""
+    unpacking = zlib.decompressobj()
+    found = unpacking.decompress(data, UNPACKED_BYTES)
+    if not unpacking.eof:
+        raise ValueError("cut short, or too much")
+    return found

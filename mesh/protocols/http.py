@@ -26,6 +26,8 @@ from mesh.protocols.publishing import (
     Taken,
     nobody_interested,
     outcome_objects,
+    outcomes_json,
+    take_common_batch,
     take_http,
     ttl_ms,
     unanswered,
@@ -67,13 +69,20 @@ def topic_of(request: Request, prefix: str) -> str:
 
 
 def publish(service: Service, request: Request, limits: Limits) -> Response:
-    """POST /v1/events[/TOPIC]: 202 and what became of each event. Cost: about 15 us. Raises: RefusedError."""
+    """POST /v1/events[/TOPIC]: 202 and what became of each event. Cost: about 15 us; 2 us an event of a batch.
+
+    Raises: RefusedError."""
     parameters = Parameters(request.query, _PUBLISH)
     parameters.choice("ack", ("accepted",), ("region", "delivered"))
     parameters.choice("level", ("at-most-once",), ("at-least-once",))
     interest_needed = parameters.choice("require", ("", "interest")) == "interest"
     life_s = parameters.duration_s("deadline", 0.0, LONGEST_LIFE_S)
     envelope = Envelope(topic_of(request, EVENTS), parameters.text("key"), ttl_ms(life_s))
+    batch = None if interest_needed else take_common_batch(request.headers, request.body, envelope, limits)
+    if batch is not None:
+        ids, events = batch
+        told = outcomes_json(ids, service.publish(events))
+        return Response(202, b'{"accepted":%d,"events":%b}\n' % (len(ids), told), [_JSON])
     taken = take_http(request.headers, request.body, envelope, service.key, limits)
     outcomes = service.publish([one.event for one in taken])
     found = outcome_objects(taken, outcomes)

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+import msgspec
+
 from mesh.model.event import NewEvent
 from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits
@@ -20,10 +22,25 @@ from mesh.model.reasons import NotDelivered
 from mesh.model.topic import TopicError, check_topic
 from mesh.node.service import Answer, Outcome
 from mesh.protocols.problem import Problem, region_reasons
-from mesh.wire.cloudevents import CloudEventError, Fault, Parsed, from_http, inspect_structured, wrap
+from mesh.wire.cloudevents import (
+    BATCH_TYPE,
+    CloudEventError,
+    Fault,
+    Parsed,
+    common_batch,
+    from_http,
+    inspect_structured,
+    wrap,
+)
 
 REPLY_TOPIC: Final = "$mesh/reply"
 """The topic of a reply that names none: it travels to an inbox, so no filter is asked."""
+_BATCH_TYPE: Final = BATCH_TYPE.encode()
+_NOTHING: Final = NewEvent("", "", 0, (), b"")
+_KNOWN_TOPICS: Final = 8_192
+_known_topics: Final[dict[tuple[int, int], set[str]]] = {}
+"""Topics that were found good lately, by the limits they were judged by: asking again costs as much as all else of a batch."""
+_new: Final = tuple.__new__  # a NamedTuple without its Python-level constructor: a quarter of the cost
 _CODES: Final = {
     Fault.MALFORMED: "MESH-E005",
     Fault.MISSING: "MESH-E004",
@@ -145,6 +162,49 @@ def take_http(
     return taken
 
 
+def take_common_batch(
+    headers: Sequence[tuple[bytes, bytes]], body: bytes, envelope: Envelope, limits: Limits
+) -> tuple[list[str], list[NewEvent]] | None:
+    """The ids and events of a batch in which nothing is out of the ordinary; None: `take_http` reads it, and refuses what is bad.
+
+    Cost: 1.3 us an event of 450 bytes, a third of `take_http`.
+    """
+    batched = False
+    for name, value in headers:
+        if name == b"content-type":
+            batched = value == _BATCH_TYPE
+        elif name == b"content-encoding":
+            return None
+    found = common_batch(body, limits.batch_request_events) if batched else None
+    if found is None:
+        return None
+    commons, pieces = found
+    topics = [envelope.topic or event.topic or "" for event in commons]
+    if max(map(len, pieces)) > limits.event_bytes or not _are_topics(topics, limits):
+        return None
+    key, ttl = envelope.key, envelope.ttl_ms
+    events = [
+        _new(NewEvent, (topic, key or event.partitionkey or "", ttl, None, piece))
+        for topic, event, piece in zip(topics, commons, pieces, strict=True)
+    ]
+    return [event.id for event in commons], events
+
+
+def _are_topics(topics: Sequence[str], limits: Limits) -> bool:
+    """Whether a client may publish on all of them. Cost: 0.05 us for each one seen lately."""
+    known = _known_topics.setdefault((limits.topic_levels, limits.topic_bytes), set())
+    if known.issuperset(topics):
+        return True
+    if len(known) > _KNOWN_TOPICS:
+        known.clear()
+    try:
+        for topic in set(topics) - known:
+            known.add(check_topic(topic, limits, from_client=True))
+    except TopicError:
+        return False
+    return True
+
+
 def refused_event(error: CloudEventError, *, whole_batch: bool = False) -> Problem:
     """The refusal of what is no CloudEvent. whole_batch: a fault without an index is the batch's."""
     code = _CODES[error.fault]
@@ -157,19 +217,37 @@ def refused_event(error: CloudEventError, *, whole_batch: bool = False) -> Probl
 def outcome_objects(taken: Iterable[Taken], outcomes: Iterable[Outcome]) -> list[dict[str, object]]:
     """What became of each event, as answers carry it; `groups` and `reasons` only where there are any."""
     found: list[dict[str, object]] = []
-    for one, outcome in zip(taken, outcomes, strict=True):
-        entry: dict[str, object] = {
-            "id": one.id,
-            "mesh_id": str(outcome.mesh_id),
-            "regions": outcome.regions,
-            "local": outcome.local,
-        }
-        if outcome.groups:
-            entry["groups"] = [{"group": group, "region": region} for group, region in outcome.groups]
-        if outcome.reasons:
-            entry["reasons"] = region_reasons(outcome.reasons)
+    prefix, last = "", None
+    for (id, _), (mesh_id, regions, local, groups, reasons) in zip(taken, outcomes, strict=True):
+        region, node, epoch, seq = mesh_id
+        if epoch != last:  # all of one call come from one node, in one epoch
+            prefix, last = f"{region}/{node}/{epoch}/", epoch
+        entry: dict[str, object] = {"id": id, "mesh_id": f"{prefix}{seq}", "regions": regions, "local": local}
+        if groups:
+            entry["groups"] = [{"group": group, "region": region} for group, region in groups]
+        if reasons:
+            entry["reasons"] = region_reasons(reasons)
         found.append(entry)
     return found
+
+
+def outcomes_json(ids: Sequence[str], outcomes: Sequence[Outcome]) -> bytes:
+    """As `outcome_objects`, as JSON: for ids that need no escape. Cost: 0.3 us an event."""
+    parts: list[str] = []
+    origin, tail = "", ""
+    last_epoch, last = -1, None
+    for id, outcome in zip(ids, outcomes, strict=True):
+        mesh_id, regions, local, groups, reasons = outcome
+        if mesh_id[2] != last_epoch:  # all of one call come from one node, in one epoch
+            last_epoch = mesh_id[2]
+            origin = f'","mesh_id":"{mesh_id[0]}/{mesh_id[1]}/{last_epoch}/'
+        if last is None or regions is not last[1] or local != last[2] or groups or reasons:
+            last = outcome
+            (rest,) = outcome_objects((Taken("", _NOTHING),), (outcome,))
+            del rest["id"], rest["mesh_id"]
+            tail = '",' + msgspec.json.encode(rest).decode()[1:]
+        parts.append(f"{id}{origin}{mesh_id[3]}{tail}")
+    return ('[{"id":"' + ',{"id":"'.join(parts) + "]").encode()
 
 
 def nobody_interested(outcome: Outcome) -> bool:

@@ -135,7 +135,8 @@ class EventsPort:
                     return
             application = cloudevents_socket.CloudEventsSocket(self._service, self._renderer, self._limits)
             headers = _check_opening(request, cloudevents_socket.SUBPROTOCOL, more)
-            ended = await self._run_socket(connection, session, headers, lambda _: application)
+            with self._renderer.reader("cloudevents"):
+                ended = await self._run_socket(connection, session, headers, lambda _: application)
         finally:
             self._close(number, session, ended)
 
@@ -150,7 +151,8 @@ class EventsPort:
 
         ended = Close.LINK_LOST
         try:
-            ended = await self._run_socket(connection, session, headers, application)
+            with self._renderer.reader("ops"):
+                ended = await self._run_socket(connection, session, headers, application)
         finally:
             self._close(number, session, ended)
 

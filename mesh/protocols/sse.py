@@ -57,7 +57,8 @@ async def stream_events(
 
         async with connection.stream(200, _HEADERS) as stream, trio.open_nursery() as nursery:
             nursery.start_soon(send_receipt, name="sse receipt")
-            ended = await _write(session, stream, renderer)
+            with renderer.reader("sse"):
+                ended = await _write(session, stream, renderer)
             nursery.cancel_scope.cancel()
             if ended is Close.SLOW_CONSUMER:
                 connection.left()  # the end of the body would wait for this client too

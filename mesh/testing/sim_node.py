@@ -78,6 +78,8 @@ class SimNode:
         self.notices: list[tuple[float, Notify]] = []
         self.subscriptions: dict[tuple[int, int], tuple[str, str]] = {}
         """What clients asked for: (session, sid) -> (filter, group). Asked again after a restart."""
+        self.asked: dict[tuple[int, int], tuple[str, str]] = {}
+        """The same with what was given up since."""
         self._dialling: dict[NodeKey, float] = {}
         self._armed = float("inf")
         self.machine: NodeMachine
@@ -137,7 +139,7 @@ class SimNode:
     # -- clients -------------------------------------------------------------------------------------------------
 
     def subscribe(self, session: int, sid: int, filter: str, group: str = "") -> None:
-        self.subscriptions[session, sid] = (filter, group)
+        self.subscriptions[session, sid] = self.asked[session, sid] = (filter, group)
         if self.up:
             self.machine.subscribe(session, sid, filter, group, self.world.now)
             self.after()

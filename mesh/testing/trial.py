@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from federation.core.advert import REMOVE_AFTER_S
 from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits
 from mesh.model.topic import matches
@@ -157,8 +158,8 @@ class Trial:
         self.outcome.settle_s.append(took)
         for region in self.monitor.still_looping():
             self.monitor.note("P2", f"{when}: first choices towards {region} still run in a circle")
-        for violation in invariants.dishonest_summaries(self.world, oracle, probes):
-            self.monitor.violations.append(violation)
+        self.world.run(REMOVE_AFTER_S + 1.0)
+        self.monitor.violations += invariants.dishonest_summaries(self.world, oracle, probes)
         return True
 
     def _probes(self) -> list[str]:

@@ -85,7 +85,7 @@ class Mode(Enum):
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
-class _Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+class Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """The attributes most events have, as the typed decoder checks them. Anything else goes the careful way."""
 
     specversion: Literal["1.0"]
@@ -104,11 +104,12 @@ class _Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False)
     data_base64: bytes | None = None
 
 
-_COMMON_NAMES: Final = frozenset(_Common.__struct_fields__)
+_COMMON_NAMES: Final = frozenset(Common.__struct_fields__)
 _COMMON_TEXTS: Final = tuple(_COMMON_NAMES - {"specversion", "time", DATA, DATA_BASE64})
 _NO_HEADERS: Final = frozenset({CONTENT_TYPE, DATA, DATA_BASE64})
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_common: Final = msgspec.json.Decoder(_Common).decode
+_common: Final = msgspec.json.Decoder(Common).decode
+_commons: Final = msgspec.json.Decoder(list[Common]).decode
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _raws: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _raw: Final = msgspec.json.Decoder(msgspec.Raw).decode
@@ -230,6 +231,26 @@ def from_batch(raw: bytes, most_events: int) -> list[Parsed]:
         except CloudEventError as error:
             raise CloudEventError(error.fault, error.detail, error.attribute, index) from None
     return events
+
+
+def common_batch(raw: bytes, most_events: int) -> tuple[list[Common], list[bytes]] | None:
+    """The attributes and the bytes of each event of a JSON batch of plain ASCII, all with common attributes; None: read it
+    with `from_batch`, which also tells what is wrong. No text in it needs an escape in JSON.
+
+    Cost: 0.7 us for 450 bytes, for all events in two passes.
+    """
+    if not raw.isascii() or b"\\" in raw or b"\x7f" in raw:
+        return None
+    try:
+        pieces = _raws(raw)
+        if not 0 < len(pieces) <= most_events:
+            return None
+        events = _commons(raw)
+    except _UNREADABLE:
+        return None
+    if any(event.data_base64 is not None for event in events):
+        return None
+    return events, [bytes(piece) for piece in pieces]
 
 
 def wrap(body: bytes, content_type: str, id: str, source: str) -> Parsed:

@@ -138,3 +138,16 @@ def test_forgetting_the_last_bridge_of_a_region_gives_its_bit_to_the_next_region
 
 def test_a_group_and_its_filter_survive_the_way_through_a_table_key() -> None:
     assert split_group_key(group_key("workers", "jobs/+/done")) == ("workers", "jobs/+/done")
+
+
+def test_a_live_bridge_that_exports_nothing_ends_the_interest_that_only_a_lost_bridge_told() -> None:
+    destinations, interest = Destinations(), InterestIndex()
+    reach = Reach(destinations, interest)
+    reach.set_live("us", frozenset({"1", "2"}))
+    reach.set_entry("us", "1", "f#", 0)
+    reach.told("us", "2")
+    assert shown("us", destinations, interest) == {"f#": 1}
+    reach.set_live("us", frozenset({"2"}))
+    assert shown("us", destinations, interest) == {}
+    reach.set_live("us", frozenset())
+    assert shown("us", destinations, interest) == {"f#": 1}  # cut off: everything known is kept
