@@ -72,7 +72,8 @@ class Plan:
     regions: other regions with plain interest and a next hop. groups: (group, filter) that match.
     split: some region has equal-cost next hops, so that the flow matters. targets: nodes of the region that get a copy, the own
     one included. outs, parts: room in which the forwarder remembers the batches of this plan, without and by flow,
-    deadline and group assignment. told: room for what publishers are told of it.
+    deadline and group assignment. told: room for what publishers are told of it. plain: an event without key and deadline
+    just joins `outs`.
     """
 
     local: tuple[tuple[int, tuple[int, ...]], ...]
@@ -85,6 +86,10 @@ class Plan:
     outs: Any = None
     parts: dict[tuple[object, ...], Any] = field(default_factory=dict)
     told: Any = None
+    plain: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.plain = not (self.local or self.groups or self.unreached)
 
 
 PART_REGIONS = 200

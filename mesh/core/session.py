@@ -370,7 +370,7 @@ class LinkSession:
         if remaining:
             remaining -= int((now - item.since) * 1e3)
             if remaining <= 0:
-                return item._replace(header=msgspec.structs.replace(header, remaining_ms=-1))
+                return Queued(msgspec.structs.replace(header, remaining_ms=-1), item.body, item.since)
         self._sent_batch += 1
         flow = self.flow
         flow.batches_out += 1
@@ -379,9 +379,8 @@ class LinkSession:
         weight = item.weight
         self.unacked.append((self._sent_batch, weight))
         self.unacked_weight += weight
-        return item._replace(
-            header=msgspec.structs.replace(header, batch=self._sent_batch, remaining_ms=remaining)
-        )
+        header = msgspec.structs.replace(header, batch=self._sent_batch, remaining_ms=remaining)
+        return Queued(header, item.body, item.since)
 
     def _receive_ack(self, ack: Ack) -> None:
         if ack.batch > self._sent_batch:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -22,18 +22,23 @@ from mesh.model.event import Delivery, Event, NewEvent
 from mesh.model.ids import BadName, MeshId, NodeKey, SessionId, Version
 from mesh.model.reasons import Close, Drop, NotDelivered
 from mesh.model.topic import TopicError, check_filter, check_group, parse_share
-from mesh.node.service import Answer, Missing, Outcome, Receipt, RefusedError, RegionReason, Sink, Wait
+from mesh.node.service import (
+    Answer,
+    Missing,
+    Outcome,
+    Outcomes,
+    Receipt,
+    RefusedError,
+    RegionReason,
+    Sink,
+    Wait,
+)
 
 if TYPE_CHECKING:
     from mesh.node.runner import Node
 
-Told: TypeAlias = tuple[tuple[str, ...], int, tuple[tuple[str, str], ...], tuple[RegionReason, ...]]
-"""An Outcome without its mesh_id."""
 TOLDS = 1_024
-"""Different ones that are remembered at once."""
-
-_new = tuple.__new__
-"""Makes a NamedTuple without its Python-level constructor (measured: a quarter of the cost)."""
+"""Different outcomes that are remembered at once."""
 
 
 @dataclass(slots=True)
@@ -57,7 +62,7 @@ class Clients:
         self._next = 0
         self._requests: dict[str, tuple[trio.Event, list[Ended]]] = {}
         self._receipts = trio.Event()
-        self._tolds: dict[Told, Told] = {}
+        self._tolds: dict[Outcome, Outcome] = {}
 
     @property
     def key(self) -> NodeKey:
@@ -106,36 +111,36 @@ class Clients:
         if self._node.draining:
             raise RefusedError("MESH-E016", "this node is leaving the mesh", status=503)
 
-    def publish(self, events: Sequence[NewEvent]) -> list[Outcome]:
+    def publish(self, events: Sequence[NewEvent]) -> Outcomes:
         """See Service."""
         self._check_draining()
-        published = self._machine.publish(events, trio.current_time())
+        first, plans, assigned = self._machine.publish(events, trio.current_time())
         self._node.flush_soon()
         self._hand_over()
-        region, node = self.key
-        epoch = self._machine.settings.epoch
-        outcomes: list[Outcome] = []
-        for seq, plan, assigned in published:
-            told = None if assigned else plan.told
-            if told is None:
-                told = self._told(plan, assigned)
-                if not assigned:
-                    # Plans that lead to the same places share one value: who writes it down sees at once that nothing changed.
-                    if len(self._tolds) > TOLDS:
-                        self._tolds.clear()
-                    plan.told = told = self._tolds.setdefault(told, told)
-            regions, local, groups, reasons = told
-            mesh_id = _new(MeshId, (region, node, epoch, seq))
-            outcomes.append(_new(Outcome, (mesh_id, regions, local, groups, reasons)))
-        return outcomes
+        each: list[Outcome] = [plan.told or self._told(plan) for plan in plans]
+        for at, chosen in assigned.items():
+            if chosen:
+                each[at] = self._outcome(plans[at], chosen)
+        return Outcomes(self._mesh_id(first), each)
+
+    def _mesh_id(self, seq: int) -> MeshId:
+        return MeshId(self.key.region, self.key.node, self._machine.settings.epoch, seq)
+
+    def _told(self, plan: Plan) -> Outcome:
+        """The outcome of an event that follows this plan with no queue group, kept in it. Plans that lead to the same places share
+        one, so that who writes outcomes down sees at once that nothing changed."""
+        if len(self._tolds) > TOLDS:
+            self._tolds.clear()
+        told = self._outcome(plan, ())
+        plan.told = told = self._tolds.setdefault(told, told)
+        return told
 
     def _hand_over(self) -> None:
         deliveries = self._machine.take_deliveries()
         if deliveries:
             self.deliver(deliveries)
 
-    def _told(self, plan: Plan, assigned: Sequence[Assigned]) -> Told:
-        """What an event that followed this plan is told of: the same for each one without a queue group."""
+    def _outcome(self, plan: Plan, assigned: Sequence[Assigned]) -> Outcome:
         own = self.key.region
         regions = plan.regions
         local = len(plan.local) + len(plan.nodes)
@@ -148,7 +153,7 @@ class Clients:
         if not regions and not local and not reasons:
             why = Drop.NO_MEMBERS.value if plan.groups else NotDelivered.NO_INTEREST.value
             reasons = (RegionReason("", why, "nobody in the mesh subscribes to this topic"),)
-        return regions, local, groups, reasons
+        return Outcome(regions, local, groups, reasons)
 
     # -- subscribing ---------------------------------------------------------------------------------------------
 
@@ -293,7 +298,7 @@ class Clients:
                 waiting[1].append(end)
                 waiting[0].set()
 
-    def reply(self, reply_to: str, correlation: str, event: NewEvent) -> Outcome:
+    def reply(self, reply_to: str, correlation: str, event: NewEvent) -> Outcomes:
         """See Service."""
         try:
             to = ReplyTo.parse(reply_to)
@@ -304,11 +309,9 @@ class Clients:
         self._node.after_call()
         if why is not None:
             raise RefusedError("MESH-E029", f"no way back to {to.region}/{to.node}: {why.value}", status=503)
-        mesh_id = MeshId(
-            self.key.region, self.key.node, self._machine.settings.epoch, self._machine.forwarder.seq
-        )
         here = to.region == self.key.region
-        return Outcome(mesh_id, () if here else (to.region,), int(here), (), ())
+        outcome = Outcome(() if here else (to.region,), int(here), (), ())
+        return Outcomes(self._mesh_id(self._machine.forwarder.seq), [outcome])
 
     # -- counting ------------------------------------------------------------------------------------------------
 

@@ -93,6 +93,8 @@ class NodeMachine:
         self._effects: list[Effect] = []
         self._next_link = 0
         self._session_deadline = float("inf")
+        self._control_deadline: float | None = None
+        """Of the control plane; None: ask it. Batches do not move it, and asking costs as much as passing one on."""
         self._housekeeping_at = now + HOUSEKEEPING_S
 
     @property
@@ -215,10 +217,11 @@ class NodeMachine:
     def _after_session(self, session: LinkSession, now: float) -> None:
         """Carry out what a session decided, and remember its deadline."""
         effects = session.drain()
-        self._effects.extend(effects)
-        for effect in effects:
-            if isinstance(effect, CloseLink):
-                self._gone(session, effect.reason, effect.detail, now)
+        if effects:
+            self._effects.extend(effects)
+            for effect in effects:
+                if isinstance(effect, CloseLink):
+                    self._gone(session, effect.reason, effect.detail, now)
         deadline = session.next_deadline()
         if deadline is not None and deadline < self._session_deadline:
             self._session_deadline = deadline
@@ -280,13 +283,14 @@ class NodeMachine:
         return session.link in self.links.bridges or self.links.peers.get(session.peer.node) == session.link
 
     def _plans_changed(self, now: float) -> None:
+        self._control_deadline = None
         self.control.settle(now)
         self.control.changed = False
         self.forwarder.invalidate(now)
 
     # -- clients -------------------------------------------------------------------------------------------------
 
-    def publish(self, events: Sequence[NewEvent], now: float) -> list[Published]:
+    def publish(self, events: Sequence[NewEvent], now: float) -> Published:
         """Take events in. Topics must be checked. Raises ValueError while draining."""
         if self.draining:
             raise ValueError("draining")
@@ -330,16 +334,17 @@ class NodeMachine:
             raise ValueError("draining")
         inbox = self.inboxes.open(timeout_s, now)
         reply_to = ReplyTo(self.key.region, self.key.node, inbox)
-        published = self.forwarder.publish([event], (str(reply_to), inbox), now)[0]
-        plan = published.plan
+        published = self.forwarder.publish([event], (str(reply_to), inbox), now)
+        [plan] = published.plans
+        assigned = published.assigned.get(0, ())
         places = {f"r/{region}" for region in plan.regions} | {f"n/{node}" for node in plan.nodes}
-        places |= {f"g/{a.group}/{a.filter}" for a in published.assigned}
+        places |= {f"g/{a.group}/{a.filter}" for a in assigned}
         if plan.local:
             places.add("local")
         reasons = [
             (u.region if not u.node else f"{u.region}/{u.node}", u.reason.value) for u in plan.unreached
         ]
-        served = {(a.group, a.filter) for a in published.assigned}
+        served = {(a.group, a.filter) for a in assigned}
         reasons += [("/".join(group), Drop.NO_MEMBERS.value) for group in plan.groups if group not in served]
         self.inboxes.sent(inbox, places, reasons)
         return inbox
@@ -430,11 +435,16 @@ class NodeMachine:
         self.forwarder.flush(now)
 
     def next_deadline(self) -> float:
-        due = min(self.control.next_deadline(), self._session_deadline, self._housekeeping_at)
-        inbox = self.inboxes.next_deadline()
-        if inbox is not None:
-            due = min(due, inbox)
-        return min(due, self.admission.next_deadline())
+        control = self._control_deadline
+        if control is None:
+            control = self._control_deadline = min(
+                self.control.next_deadline(), self.admission.next_deadline(), self._housekeeping_at
+            )
+        due = min(control, self._session_deadline)
+        for at in (self.inboxes.next_deadline(), self.control.membership.next_deadline()):
+            if at is not None and at < due:
+                due = at
+        return due
 
     def handle_deadline(self, now: float) -> None:
         """Do what is due, in every machine."""
@@ -468,6 +478,7 @@ class NodeMachine:
         """After every burst with control frames, and every call: mail, notices, tables, plans."""
         self._take_in(now)
         forwarder = self.forwarder
+        self._control_deadline = None
         self.control.settle(now)
         for effect in self.control.effects:
             if isinstance(effect, CloseLink):

@@ -49,20 +49,26 @@ class RegionReason(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of one published event at this node.
+    """What became of a published event at this node. Events that went to the same places share one.
 
-    mesh_id: the id it was given. regions: other regions it was sent towards. local: sessions of this REGION's nodes are
+    regions: other regions it was sent towards. local: sessions of this REGION's nodes are
     not counted here, only the matching subscriptions' sessions on this node plus the other nodes of the region it was
     sent to (each node counts once). groups: (group, region) assigned. reasons: regions that do not get it although they
     might be expected to (unreachable with kept interest, denied, ...); with nobody interested at all, one entry with
     region "" and reason `no_interest`.
     """
 
-    mesh_id: MeshId
     regions: tuple[str, ...]
     local: int
     groups: tuple[tuple[str, str], ...]
     reasons: tuple[RegionReason, ...]
+
+
+class Outcomes(NamedTuple):
+    """What became of the events of one call. first: the mesh_id of the first one; the seqs of the others follow one by one."""
+
+    first: MeshId
+    each: Sequence[Outcome]
 
 
 class Sink(Protocol):
@@ -113,7 +119,7 @@ class Service(Protocol):
     def close_session(self, session: SessionId, reason: Close) -> None:
         """Forget the session and every subscription of it. Idempotent."""
 
-    def publish(self, events: Sequence[NewEvent]) -> list[Outcome]:
+    def publish(self, events: Sequence[NewEvent]) -> Outcomes:
         """Take events in, in order: match, number and queue each one. Topics must have been checked with
         model.topic.check_topic by the caller. Raises RefusedError while draining."""
 
@@ -133,7 +139,7 @@ class Service(Protocol):
     async def request(self, event: NewEvent, timeout_s: float) -> Answer:
         """Publish with a routable inbox and wait for the first reply, or for the news that nobody can."""
 
-    def reply(self, reply_to: str, correlation: str, event: NewEvent) -> Outcome:
+    def reply(self, reply_to: str, correlation: str, event: NewEvent) -> Outcomes:
         """Send a reply towards REGION/NODE/INBOX. Raises RefusedError (malformed reply_to, or no route, with the reason)."""
 
     def count_drop(self, reason: Drop, events: int) -> None:

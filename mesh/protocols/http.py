@@ -86,7 +86,7 @@ def publish(service: Service, request: Request, limits: Limits) -> Response:
     taken = take_http(request.headers, request.body, envelope, service.key, limits)
     outcomes = service.publish([one.event for one in taken])
     found = outcome_objects(taken, outcomes)
-    if interest_needed and outcomes and all(map(nobody_interested, outcomes)):
+    if interest_needed and taken and all(map(nobody_interested, outcomes.each)):
         raise Problem("MESH-E012", "nobody in reach subscribes to it", more={"events": found})
     body = msgspec.json.encode({"accepted": len(taken), "events": found})
     return Response(202, body + b"\n", [_JSON])
@@ -120,8 +120,8 @@ def reply(service: Service, request: Request, limits: Limits) -> Response:
             raise Problem("MESH-E028", f"parameter {name!r} is missing: the request brought it", where=name)
     envelope = Envelope(parameters.text("topic") or REPLY_TOPIC)
     taken = _single(take_http(request.headers, request.body, envelope, service.key, limits, reserved=True))
-    outcome = service.reply(parameters.text("to"), parameters.text("correlation"), taken.event)
-    body = msgspec.json.encode({"accepted": 1, "events": outcome_objects([taken], [outcome])})
+    outcomes = service.reply(parameters.text("to"), parameters.text("correlation"), taken.event)
+    body = msgspec.json.encode({"accepted": 1, "events": outcome_objects([taken], outcomes)})
     return Response(202, body + b"\n", [_JSON])
 
 

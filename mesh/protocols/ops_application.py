@@ -154,7 +154,7 @@ class OpsApplication:
         for op, some in publishes:
             last = first + len(some)
             if op.ack == "accepted":
-                found = outcome_objects(some, outcomes[first:last])
+                found = outcome_objects(some, outcomes, first)
                 self._ok(op.id, {"accepted": len(some), "events": found})
             first = last
 

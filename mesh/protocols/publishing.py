@@ -11,16 +11,18 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import msgspec
 
 from mesh.model.event import NewEvent
-from mesh.model.ids import NodeKey
+from mesh.model.ids import MeshId, NodeKey
 from mesh.model.limits import Limits
 from mesh.model.reasons import NotDelivered
 from mesh.model.topic import TopicError, check_topic
-from mesh.node.service import Answer, Outcome
+from mesh.node.service import Answer, Outcome, Outcomes
 from mesh.protocols.problem import Problem, region_reasons
 from mesh.wire.cloudevents import (
     BATCH_TYPE,
@@ -36,10 +38,11 @@ from mesh.wire.cloudevents import (
 REPLY_TOPIC: Final = "$mesh/reply"
 """The topic of a reply that names none: it travels to an inbox, so no filter is asked."""
 _BATCH_TYPE: Final = BATCH_TYPE.encode()
-_NOTHING: Final = NewEvent("", "", 0, (), b"")
 _KNOWN_TOPICS: Final = 8_192
 _known_topics: Final[dict[tuple[int, int], set[str]]] = {}
 """Topics that were found good lately, by the limits they were judged by: asking again costs as much as all else of a batch."""
+_id: Final = attrgetter("id")
+_partitionkey: Final = attrgetter("partitionkey")
 _new: Final = tuple.__new__  # a NamedTuple without its Python-level constructor: a quarter of the cost
 _CODES: Final = {
     Fault.MALFORMED: "MESH-E005",
@@ -179,15 +182,14 @@ def take_common_batch(
     if found is None:
         return None
     commons, pieces = found
-    topics = [envelope.topic or event.topic or "" for event in commons]
+    topics = [envelope.topic] * len(commons) if envelope.topic else [event.topic or "" for event in commons]
     if max(map(len, pieces)) > limits.event_bytes or not _are_topics(topics, limits):
         return None
-    key, ttl = envelope.key, envelope.ttl_ms
-    events = [
-        _new(NewEvent, (topic, key or event.partitionkey or "", ttl, None, piece))
-        for topic, event, piece in zip(topics, commons, pieces, strict=True)
-    ]
-    return [event.id for event in commons], events
+    keys: Iterable[str] = repeat(envelope.key)
+    if not envelope.key and any(map(_partitionkey, commons)):
+        keys = [event.partitionkey or "" for event in commons]
+    fields = zip(topics, keys, repeat(envelope.ttl_ms), repeat(None), pieces, strict=False)
+    return list(map(_id, commons)), list(map(_new, repeat(NewEvent), fields))
 
 
 def _are_topics(topics: Sequence[str], limits: Limits) -> bool:
@@ -214,40 +216,42 @@ def refused_event(error: CloudEventError, *, whole_batch: bool = False) -> Probl
     return Problem(code, error.detail, where=error.attribute, more=more)
 
 
-def outcome_objects(taken: Iterable[Taken], outcomes: Iterable[Outcome]) -> list[dict[str, object]]:
-    """What became of each event, as answers carry it; `groups` and `reasons` only where there are any."""
-    found: list[dict[str, object]] = []
-    prefix, last = "", None
-    for (id, _), (mesh_id, regions, local, groups, reasons) in zip(taken, outcomes, strict=True):
-        region, node, epoch, seq = mesh_id
-        if epoch != last:  # all of one call come from one node, in one epoch
-            prefix, last = f"{region}/{node}/{epoch}/", epoch
-        entry: dict[str, object] = {"id": id, "mesh_id": f"{prefix}{seq}", "regions": regions, "local": local}
-        if groups:
-            entry["groups"] = [{"group": group, "region": region} for group, region in groups]
-        if reasons:
-            entry["reasons"] = region_reasons(reasons)
-        found.append(entry)
-    return found
+def outcome_objects(taken: Iterable[Taken], outcomes: Outcomes, first: int = 0) -> list[dict[str, object]]:
+    """What became of each event, as answers carry it; `groups` and `reasons` only where there are any.
+
+    first: the place of the first of `taken` in the call whose outcomes these are.
+    """
+    origin, seq = _origin_text(outcomes.first), outcomes.first.seq
+    return [
+        {"id": one.id, "mesh_id": f"{origin}{seq + at}", **_outcome_object(outcomes.each[at])}
+        for at, one in enumerate(taken, first)
+    ]
 
 
-def outcomes_json(ids: Sequence[str], outcomes: Sequence[Outcome]) -> bytes:
-    """As `outcome_objects`, as JSON: for ids that need no escape. Cost: 0.3 us an event."""
+def outcomes_json(ids: Sequence[str], outcomes: Outcomes) -> bytes:
+    """As `outcome_objects`, as JSON: for ids that need no escape. Cost: 0.25 us an event."""
+    before = f'","mesh_id":"{_origin_text(outcomes.first)}'
     parts: list[str] = []
-    origin, tail = "", ""
-    last_epoch, last = -1, None
-    for id, outcome in zip(ids, outcomes, strict=True):
-        mesh_id, regions, local, groups, reasons = outcome
-        if mesh_id[2] != last_epoch:  # all of one call come from one node, in one epoch
-            last_epoch = mesh_id[2]
-            origin = f'","mesh_id":"{mesh_id[0]}/{mesh_id[1]}/{last_epoch}/'
-        if last is None or regions is not last[1] or local != last[2] or groups or reasons:
+    last, after = None, ""
+    for seq, (id, outcome) in enumerate(zip(ids, outcomes.each, strict=True), outcomes.first.seq):
+        if outcome is not last:
             last = outcome
-            (rest,) = outcome_objects((Taken("", _NOTHING),), (outcome,))
-            del rest["id"], rest["mesh_id"]
-            tail = '",' + msgspec.json.encode(rest).decode()[1:]
-        parts.append(f"{id}{origin}{mesh_id[3]}{tail}")
+            after = '",' + msgspec.json.encode(_outcome_object(outcome)).decode()[1:]
+        parts.append(f"{id}{before}{seq}{after}")
     return ('[{"id":"' + ',{"id":"'.join(parts) + "]").encode()
+
+
+def _origin_text(mesh_id: MeshId) -> str:
+    return f"{mesh_id.region}/{mesh_id.node}/{mesh_id.epoch}/"
+
+
+def _outcome_object(outcome: Outcome) -> dict[str, object]:
+    told: dict[str, object] = {"regions": outcome.regions, "local": outcome.local}
+    if outcome.groups:
+        told["groups"] = [{"group": group, "region": region} for group, region in outcome.groups]
+    if outcome.reasons:
+        told["reasons"] = region_reasons(outcome.reasons)
+    return told
 
 
 def nobody_interested(outcome: Outcome) -> bool:

@@ -240,14 +240,14 @@ def lost(world: World, taken: Iterable[Taken]) -> int:
         got = by_id.get(event.mesh_id, [])
         regions = {node.region for node, _ in got}
         nodes = {node.node for node, _ in got if node.region == event.node.region}
-        plan = event.published.plan
+        plan = event.plan
         # Where a group's share goes, one count may stand for all: nobody there knows whether plain interest was meant.
-        groups = {one.region if not one.node else one.node for one in event.published.assigned}
+        groups = {one.region if not one.node else one.node for one in event.assigned}
         promises += len(set(plan.regions) - regions - groups) + len(set(plan.nodes) - nodes - groups)
         promises += sum(
             1 for u in plan.unreached if (u.node not in nodes if u.node else u.region not in regions)
         )
-        for assigned in event.published.assigned:
+        for assigned in event.assigned:
             group = (assigned.filter, assigned.group)
             if not any(world.nodes[node].asked.get(who) == group for node, who in got):
                 promises += 1

@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mesh.core.effects import CloseLink, Notify, Send
-from mesh.core.forwarding import Published
+from mesh.core.groups import Assigned
 from mesh.core.inboxes import Ended
+from mesh.core.plan import Plan
 from mesh.core.session import Terms
 from mesh.model.event import Delivery, NewEvent
 from mesh.model.ids import NodeKey
@@ -44,13 +45,14 @@ class Delivered(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """One event that a node took in: when, where, its topic, and what the node planned for it."""
+    """One event that a node took in: when, where, its topic, what the node planned for it and who was to serve its groups."""
 
     at: float
     node: NodeKey
     mesh_id: MeshId
     topic: str
-    published: Published
+    plan: Plan
+    assigned: tuple[Assigned, ...]
 
 
 class SimNode:
@@ -155,10 +157,11 @@ class SimNode:
         events = [NewEvent(topic, key, ttl_ms, (), data) for topic in topics]
         world = self.world
         ids: list[MeshId] = []
-        for topic, one in zip(topics, self.machine.publish(events, world.now), strict=True):
-            mesh_id = (self.key.region, self.key.node, self.epoch, one.seq)
+        first, plans, assigned = self.machine.publish(events, world.now)
+        for at, topic in enumerate(topics):
+            mesh_id = (self.key.region, self.key.node, self.epoch, first + at)
             ids.append(mesh_id)
-            world.taken.append(Taken(world.now, self.key, mesh_id, topic, one))
+            world.taken.append(Taken(world.now, self.key, mesh_id, topic, plans[at], assigned.get(at, ())))
         self.machine.flush(world.now)
         self.after()
         return ids

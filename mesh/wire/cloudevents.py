@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import Enum
+from operator import attrgetter
 from typing import Annotated, Final, Literal, NamedTuple, Protocol
 from urllib.parse import quote, unquote_to_bytes
 
@@ -108,6 +109,7 @@ _COMMON_NAMES: Final = frozenset(Common.__struct_fields__)
 _COMMON_TEXTS: Final = tuple(_COMMON_NAMES - {"specversion", "time", DATA, DATA_BASE64})
 _NO_HEADERS: Final = frozenset({CONTENT_TYPE, DATA, DATA_BASE64})
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_data_base64: Final = attrgetter("data_base64")
 _common: Final = msgspec.json.Decoder(Common).decode
 _commons: Final = msgspec.json.Decoder(list[Common]).decode
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -248,9 +250,9 @@ def common_batch(raw: bytes, most_events: int) -> tuple[list[Common], list[bytes
         events = _commons(raw)
     except _UNREADABLE:
         return None
-    if any(event.data_base64 is not None for event in events):
+    if set(map(_data_base64, events)) != {None}:
         return None
-    return events, [bytes(piece) for piece in pieces]
+    return events, list(map(bytes, pieces))
 
 
 def wrap(body: bytes, content_type: str, id: str, source: str) -> Parsed:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import Struct
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -106,8 +106,8 @@ def encode_data(header: BatchHeader, body: bytes | memoryview) -> bytes:
     return b"".join((encode_data_head(header, len(body)), body))
 
 
-def encode_body(events: Sequence[Event]) -> bytes:
-    """The body of a batch; its header's `count` must be len(events). Cost: 0.05 us an event, 0.2 with seven attributes."""
+def encode_body(events: Sequence[tuple[Any, ...]]) -> bytes:
+    """The body of a batch of Events, or of tuples of their fields; its header's `count` must be len(events). Cost: 0.05 us an event, 0.2 with seven attributes."""
     return _encode(events)
 
 

@@ -10,7 +10,7 @@ Source: design pages "Wire and speed" (rules 1 to 3, 9) and "Routing".
 
 from __future__ import annotations
 
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from typing import Annotated, Final, TypeAlias
 
 import msgspec
@@ -267,7 +267,8 @@ class Leg(IntEnum):
     BRIDGE = 3  # between regions: deliver here if the own region is in the set, forward the rest
 
 
-class Flag(IntFlag):
+class Flag(IntEnum):
+    # Bits, and yet no IntFlag: its operators cost a microsecond each, and every hop asks for three of them.
     NONE = 0
     REDELIVERED = 1  # may repeat an earlier delivery
     REDIRECTED = 2  # a bridge without its own route passed this TRANSIT on once

@@ -15,7 +15,17 @@ from mesh.model.event import Delivery, Event, NewEvent
 from mesh.model.ids import MeshId, NodeKey, SessionId
 from mesh.model.reasons import Close, Drop, NotDelivered
 from mesh.model.topic import TopicError, matches, parse_share
-from mesh.node.service import Answer, Missing, Outcome, Receipt, RefusedError, RegionReason, Sink, Wait
+from mesh.node.service import (
+    Answer,
+    Missing,
+    Outcome,
+    Outcomes,
+    Receipt,
+    RefusedError,
+    RegionReason,
+    Sink,
+    Wait,
+)
 
 
 class FakeService:
@@ -81,10 +91,11 @@ class FakeService:
 
     # -- publish and subscribe --------------------------------------------------------------------------
 
-    def publish(self, events: Sequence[NewEvent]) -> list[Outcome]:
+    def publish(self, events: Sequence[NewEvent]) -> Outcomes:
         if self.draining:
             raise RefusedError("MESH-E016", "the node is leaving", status=503)
         outcomes = []
+        first = self._seq + 1
         waiting: dict[SessionId, list[Delivery]] = {}
         for new in events:
             self.published.append(new)
@@ -92,7 +103,7 @@ class FakeService:
         for session, deliveries in waiting.items():
             self.sinks[session].deliver(deliveries)
         self._notify()
-        return outcomes
+        return Outcomes(MeshId(*self._key, self.epoch, first), outcomes)
 
     def _publish(
         self, new: NewEvent, extra: tuple[str, ...] | None, waiting: dict[SessionId, list[Delivery]]
@@ -125,9 +136,8 @@ class FakeService:
         )
         if not chosen and not regions and not reasons:
             reasons = (RegionReason("", NotDelivered.NO_INTEREST),)
-        mesh_id = MeshId(self._key.region, self._key.node, self.epoch, self._seq)
         assigned = tuple((group, self._key.region) for group, _ in groups)
-        return Outcome(mesh_id, regions, len(chosen), assigned, reasons)
+        return Outcome(regions, len(chosen), assigned, reasons)
 
     def subscribe(self, session: SessionId, sid: int, filter: str, group: str = "") -> None:
         if (session, sid) in self.subscriptions:
@@ -184,7 +194,7 @@ class FakeService:
             return Answer(replies[0], ("us",), "", ())
         return Answer(None, (), "timeout", ())
 
-    def reply(self, reply_to: str, correlation: str, event: NewEvent) -> Outcome:
+    def reply(self, reply_to: str, correlation: str, event: NewEvent) -> Outcomes:
         if reply_to.count("/") != 2:
             raise RefusedError("MESH-E028", f"reply_to {reply_to!r}: expected REGION/NODE/INBOX")
         if not reply_to.startswith(f"{self._key}/"):
@@ -200,7 +210,7 @@ class FakeService:
             )
             found[0].set()
         self._notify()
-        return Outcome(MeshId(*self._key, self.epoch, self._seq), (), 1, (), ())
+        return Outcomes(MeshId(*self._key, self.epoch, self._seq), [Outcome((), 1, (), ())])
 
     # -- counters ---------------------------------------------------------------------------------------
 

@@ -175,7 +175,7 @@ async def test_a_closed_session_takes_its_interest_along_and_what_comes_later_is
         node.clients.subscribe(other, 1, "t")
         for _ in range(2):
             node.clients.close_session(other, Close.PEER_CLOSED)
-        [outcome] = node.clients.publish([event("u")])
+        [outcome] = node.clients.publish([event("u")]).each
         assert outcome.reasons[0].reason == "no_interest"
 
 
@@ -189,10 +189,11 @@ async def test_an_outcome_tells_regions_groups_and_what_is_here(
             node.clients.subscribe(session, 1, filter)
         await until(lambda: two.machine.interest.match("jobs").groups != ())
         await until(lambda: two.machine.interest.match("t").mask.bit_count() == 2)
-        first, second = two.clients.publish([event("t"), event("jobs")])
+        outcomes = two.clients.publish([event("t"), event("jobs")])
+        first, second = outcomes.each
         assert (first.regions, first.local, first.groups, first.reasons) == (("us",), 2, (), ())
         assert (second.regions, second.local, second.groups) == (("us",), 0, (("g", "us"),))
-        assert second.mesh_id.seq == first.mesh_id.seq + 1
+        assert outcomes.first.seq == two.machine.forwarder.seq - 1
 
 
 # -- requests ------------------------------------------------------------------------------------------------------
@@ -211,7 +212,8 @@ async def test_a_request_gets_its_reply_from_another_region(
             await until(lambda: bool(box.got))
             extra = box.got[0].event.extra
             assert extra is not None
-            outcome = three.clients.reply(extra[EXTRA_REPLY_TO], extra[EXTRA_CORRELATION], event("", b"!"))
+            mail = event("", b"!")
+            [outcome] = three.clients.reply(extra[EXTRA_REPLY_TO], extra[EXTRA_CORRELATION], mail).each
             assert (outcome.regions, outcome.local) == (("eu",), 0)
 
         mesh.nursery.start_soon(respond)

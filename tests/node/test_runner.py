@@ -25,7 +25,7 @@ async def test_two_nodes_carry_an_event_from_a_publisher_to_a_subscriber(
         session = b.clients.open_session(box, protocol="inproc", name="")
         b.clients.subscribe(session, 1, "t/#")
         await until(lambda: a.machine.interest.holders("t/#") != 0)
-        [outcome] = a.clients.publish([NewEvent("t/x", "", 0, (), b"hello")])
+        [outcome] = a.clients.publish([NewEvent("t/x", "", 0, (), b"hello")]).each
         assert outcome.regions == ("us",)
         await until(lambda: bool(box.got))
         assert box.got[0].event.data == b"hello"

@@ -145,8 +145,8 @@ def test_without_a_way_publishing_reports_the_region_as_unreached_and_keeps_its_
     world.run(1.0)
     nodes["b-1"].crash()
     world.run(6.0)
-    [published] = nodes["a-1"].machine.publish([NewEvent("t", "", 0, (), b"")], world.now)
-    assert [(u.region, u.reason.value) for u in published.plan.unreached] == [("b", "no_route")]
+    [plan] = nodes["a-1"].machine.publish([NewEvent("t", "", 0, (), b"")], world.now).plans
+    assert [(u.region, u.reason.value) for u in plan.unreached] == [("b", "no_route")]
     assert "b" in nodes["a-1"].machine.control.reach.kept
     assert nodes["a-1"].machine.counters.drops[Drop.NO_ROUTE] == 1
 

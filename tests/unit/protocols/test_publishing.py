@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from mesh.model.ids import MeshId, NodeKey
 from mesh.model.limits import Limits
-from mesh.node.service import Answer, Outcome, RegionReason
+from mesh.node.service import Answer, Outcome, Outcomes, RegionReason
 from mesh.protocols.problem import Problem
 from mesh.protocols.publishing import (
     Envelope,
     nobody_interested,
     outcome_objects,
+    outcomes_json,
     take_all,
     take_http,
     take_structured,
@@ -91,19 +93,23 @@ def test_a_coded_body_is_refused_and_identity_is_none() -> None:
 
 def test_an_outcome_says_groups_and_reasons_only_where_there_are_any() -> None:
     taken = take_structured(EVENT, Envelope(), LIMITS)
-    bare = Outcome(MeshId("eu", "eu-1", 7, 1), ("us",), 2, (), ())
+    bare = Outcome(("us",), 2, (), ())
     rich = bare._replace(groups=(("g", "us"),), reasons=(RegionReason("ap", "no_route"),))
-    assert outcome_objects([taken, taken], [bare, rich]) == [
+    outcomes = Outcomes(MeshId("eu", "eu-1", 7, 1), [bare, rich])
+    assert outcome_objects([taken, taken], outcomes) == [
         {"id": "1", "mesh_id": "eu/eu-1/7/1", "regions": ("us",), "local": 2},
         {
             "id": "1",
-            "mesh_id": "eu/eu-1/7/1",
+            "mesh_id": "eu/eu-1/7/2",
             "regions": ("us",),
             "local": 2,
             "groups": [{"group": "g", "region": "us"}],
             "reasons": [{"region": "ap", "reason": "no_route"}],
         },
     ]
+    assert outcome_objects([taken], outcomes, 1)[0]["mesh_id"] == "eu/eu-1/7/2"
+    objects = outcome_objects([taken, taken], outcomes)
+    assert outcomes_json(["1", "1"], outcomes) == msgspec.json.encode(objects)
     nobody = bare._replace(regions=(), local=0)
     assert [nobody_interested(one) for one in (bare, rich, nobody)] == [False, False, True]
 
