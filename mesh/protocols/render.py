@@ -18,7 +18,7 @@ import msgspec
 
 from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Delivery, Event
 from mesh.model.reasons import Drop
-from mesh.protocols.websocket_frames import text_frame, text_header
+from mesh.protocols.websocket_frames import HEADER_16, text_frame, text_header
 from mesh.wire.cloudevents import is_json, to_structured
 
 _KEPT_EVENTS: Final = 2_048  # forms kept in each generation
@@ -206,7 +206,8 @@ class Renderer:
             head, middle = of_way.get((event.topic, sids)) or heads.of(delivery)
             seq = b"%d" % event.seq
             size = len(head) + len(seq) + len(middle) + len(data) + 1
-            parts += (text_header(size), head, seq, middle, data, b"}")
+            header = HEADER_16(0x81, 126, size) if 126 <= size < 65_536 else text_header(size)
+            parts += (header, head, seq, middle, data, b"}")
         return b"".join(parts)
 
     def _op_parts(self, delivery: Delivery, structured: bytes) -> tuple[bytes, ...]:
