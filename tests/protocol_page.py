@@ -108,6 +108,8 @@ def wire_type(annotation: ast.expr) -> str:
             return f"array of {wire_type(one)}"
         case ast.Subscript(slice=ast.Tuple(elts=several)):
             return f"({', '.join(map(wire_type, several))})"
+        case ast.Subscript(value=ast.Name(id="Sequence"), slice=one):
+            return f"array of {wire_type(one)}"
     raise AssertionError(ast.unparse(annotation))
 
 

@@ -21,10 +21,11 @@ from msgspec.structs import replace
 from mesh.core.counters import Counters
 from mesh.core.dedupe import Dedupe, Origin, Seen, Window
 from mesh.core.groups import Assigned, assign, far_region, member_node
+from mesh.core.handover import Handover, Way
 from mesh.core.outbox import Outbox, Outgoing, Outs
 from mesh.core.plan import FLOWS, MOST_GROUPS, Part, Plan, Planner
 from mesh.core.session import LinkSession
-from mesh.model.event import EXTRA_REPLY_TO, Delivery, Event, NewEvent
+from mesh.model.event import EXTRA_REPLY_TO, Event, NewEvent
 from mesh.model.limits import Limits
 from mesh.model.reasons import Drop
 from mesh.model.topic import TopicError, check_topic
@@ -57,7 +58,7 @@ class Published(NamedTuple):
 class Forwarder:
     """Args:
         planner: where things go. sessions: open links by number, shared with the composed machine.
-    Results for the composed machine to take: `deliveries` (by session), `ready` (links with batches to pull), `mail`
+    Results for the composed machine to take: `handover` (to sessions), `ready` (links with batches to pull), `mail`
     (events for this node itself), `unserved` (requests and group events that found nobody, whose origin is to be told).
     Cost: publishing about 2 us an event and one list append per next hop; transit O(regions) a batch, body untouched.
     """
@@ -82,11 +83,11 @@ class Forwarder:
         self.counters = counters
         self.seq = 0
         self.dedupe = Dedupe(limits)
-        self.deliveries: dict[int, list[Delivery]] = {}
+        self.handover = Handover()
         self.ready: set[int] = set()
         self.mail: list[tuple[BatchHeader, Event]] = []
         self.unserved: list[tuple[BatchHeader, Event, Drop, str]] = []
-        self._origin = (region, node, epoch)
+        self._way = Way((region, node, epoch), (), False)
         self._origin_text = f"{region}/{node}"
         self._plans: dict[str, Plan] = {}
         self._region_plans: dict[str, Plan] = {}
@@ -260,11 +261,12 @@ class Forwarder:
         return node == self.node or not self.sessions[self.planner.links.peers[node]].congested
 
     def _deliver_at_ingress(self, event: Event, plan: Plan, assigned: tuple[Assigned, ...]) -> None:
-        for session, sids in plan.local:
-            self._hand_over(session, event, sids, self._origin, (), False)
+        if plan.local:
+            self.handover.add(plan.local, self._way, event)
+            self.counters.delivered += len(plan.local)
         for group, filter, region, node in assigned:
             if region == self.region and node == self.node:
-                self._deliver_to_group(event, group, filter, self._origin, (), False)
+                self._deliver_to_group(event, group, filter, self._way)
 
     def _count_unreached(self, plan: Plan) -> None:
         """Whoever wants an event and has no way to it loses it here: counted like every other drop."""
@@ -273,38 +275,14 @@ class Forwarder:
 
     # -- delivery ------------------------------------------------------------------------------------------------
 
-    def _hand_over(
-        self,
-        session: int,
-        event: Event,
-        sids: tuple[int, ...],
-        origin: tuple[str, str, int],
-        path: tuple[str, ...],
-        redelivered: bool,
-    ) -> None:
-        self.counters.delivered += 1
-        delivery = Delivery(event, sids, origin, path, redelivered)
-        queue = self.deliveries.get(session)
-        if queue is None:
-            self.deliveries[session] = [delivery]
-        else:
-            queue.append(delivery)
-
-    def _deliver_to_group(
-        self,
-        event: Event,
-        group: str,
-        filter: str,
-        origin: tuple[str, str, int],
-        path: tuple[str, ...],
-        redelivered: bool,
-    ) -> bool:
+    def _deliver_to_group(self, event: Event, group: str, filter: str, way: Way) -> bool:
         """Give the event to the next member on this node. False when there is none."""
         member = self.planner.subscriptions.next_in_group(group, filter)
         if member is None:
             return False
         session, sid = member
-        self._hand_over(session, event, (sid,), origin, path, redelivered)
+        self.handover.add(((session, (sid,)),), way, event)
+        self.counters.delivered += 1
         return True
 
     # -- batches from links --------------------------------------------------------------------------------------
@@ -493,7 +471,7 @@ class Forwarder:
         return kept, plans
 
     def _deliver_events(
-        self, header: BatchHeader, events: Sequence[Event], plans: Sequence[Plan], now: float
+        self, header: BatchHeader, events: list[Event], plans: Sequence[Plan], now: float
     ) -> None:
         """Deliver to matching sessions of this node, each event once, and to one member of each assigned group.
 
@@ -515,32 +493,22 @@ class Forwarder:
         if header.groups or only_group:
             self._deliver_with_groups(header, events, only_group, now)
             return
-        path = header.path
-        deliveries = self.deliveries
         if not events:
             return
+        way = Way(origin, header.path, redelivered)
         local = plans[0].local
         if local and all(plan.local == local for plan in plans):
-            for session, sids in local:
-                made = [_new(Delivery, (event, sids, origin, path, redelivered)) for event in events]
-                deliveries.setdefault(session, []).extend(made)
+            self.handover.add_all(local, way, events)
             self.counters.delivered += len(local) * len(events)
             return
         known = self._region_plans
-        delivered = 0
         for event in events:
             local = (known.get(event.topic) or self.region_plan(event.topic)).local
-            for session, sids in local:
-                delivery = _new(Delivery, (event, sids, origin, path, redelivered))
-                queue = deliveries.get(session)
-                if queue is None:
-                    deliveries[session] = [delivery]
-                else:
-                    queue.append(delivery)
-            delivered += len(local)
-            if not local:
+            if local:
+                self.handover.add(local, way, event)
+                self.counters.delivered += len(local)
+            else:
                 self._nobody_at_node(header, event)
-        self.counters.delivered += delivered
 
     def _fresh(self, window: Window, events: Sequence[Event]) -> list[Event]:
         """The events not seen before; the others are counted."""
@@ -553,7 +521,7 @@ class Forwarder:
                 self.counters.drop(Drop.DUPLICATE if seen is Seen.DUPLICATE else Drop.DEDUPE_WINDOW_PASSED, 1)
         return fresh
 
-    def _in_time(self, header: BatchHeader, events: Sequence[Event]) -> list[Event]:
+    def _in_time(self, header: BatchHeader, events: list[Event]) -> list[Event]:
         """The events whose exact deadline has not passed; the others are counted."""
         kept = [event for event in events if not (event.deadline_ms and self._expired(header, event))]
         if len(kept) < len(events):
@@ -563,14 +531,15 @@ class Forwarder:
     def _deliver_with_groups(
         self, header: BatchHeader, events: Sequence[Event], only_group: bool, now: float
     ) -> None:
-        origin = (header.region, header.node, header.epoch)
         redelivered = bool(header.flags & Flag.REDELIVERED)
+        way = Way((header.region, header.node, header.epoch), header.path, redelivered)
         for event in events:
             local = () if only_group else self.region_plan(event.topic).local
-            for session, sids in local:
-                self._hand_over(session, event, sids, origin, header.path, redelivered)
+            if local:
+                self.handover.add(local, way, event)
+                self.counters.delivered += len(local)
             for group, filter, _ in header.groups:
-                if not self._deliver_to_group(event, group, filter, origin, header.path, redelivered):
+                if not self._deliver_to_group(event, group, filter, way):
                     self._reassign(header, event, group, filter, f"{self.region}/{self.node}", now)
 
     def _nobody_at_node(self, header: BatchHeader, event: Event) -> None:

@@ -7,7 +7,8 @@ Source: CloudEvents 1.0.2, HTTP binding section 3 (content modes); design page "
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
 
 class Event(NamedTuple):
@@ -49,14 +50,30 @@ class NewEvent(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """One event for one client session.
+    """Events that came one way for the same subscriptions of one client session. Sessions share the events.
 
-    sids: the session's own numbers of the subscriptions that matched (a queue-group delivery has exactly one).
-    origin: (region, node, epoch): with event.seq the mesh_id. path: regions it crossed, oldest first, without this one.
+    events: in order, never changed. sids: the session's own numbers of the subscriptions that matched (a queue-group delivery has
+    exactly one). origin: (region, node, epoch): with an event's seq its mesh_id. path: regions crossed, oldest first, without this
+    one. size_bytes: what they count for in a queue (`queue_bytes`).
     """
 
-    event: Event
+    events: Sequence[Event]
     sids: tuple[int, ...]
     origin: tuple[str, str, int]
     path: tuple[str, ...]
     redelivered: bool
+    size_bytes: int
+
+
+QUEUE_OVERHEAD_BYTES: Final = 200
+"""The envelope an event gets in any client form, and its object."""
+
+
+def queue_bytes(events: Iterable[Event]) -> int:
+    """What events count for in a client's queue. Cost: 0.1 us an event."""
+    size = 0
+    for _, topic, _, _, _, attributes, data in events:
+        size += QUEUE_OVERHEAD_BYTES + len(topic) + len(data)
+        if attributes is not None:
+            size += sum(map(len, attributes))
+    return size

@@ -376,10 +376,7 @@ class NodeMachine:
 
     def take_deliveries(self) -> dict[int, list[Delivery]]:
         """Deliveries by client session since the last call."""
-        deliveries = self.forwarder.deliveries
-        if deliveries:
-            self.forwarder.deliveries = {}
-        return deliveries
+        return self.forwarder.handover.take()
 
     def take_ready(self) -> set[int]:
         """Links that have batches to pull."""

@@ -21,7 +21,8 @@ from mesh.model.reasons import Drop
 from mesh.protocols.websocket_frames import HEADER_16, text_frame, text_header
 from mesh.wire.cloudevents import is_json, to_structured
 
-_KEPT_EVENTS: Final = 2_048  # forms kept in each generation
+_KEPT_FORMS: Final = 2_048  # deliveries kept in each generation
+_KEPT_HEADS: Final = 4_096
 _KEPT_BYTES: Final = 4 << 20
 _Form = TypeVar("_Form")
 
@@ -31,26 +32,28 @@ _encode_json = msgspec.json.encode
 
 
 class _Forms(Generic[_Form]):
-    """Rendered forms of the latest events, in two generations: the older one is forgotten when the younger is full.
+    """What was rendered of the latest deliveries, in two generations: the older one is forgotten when the younger is full.
 
-    An entry holds its event, so that the event's identity stays its own while it is a key.
+    An entry holds the events, so that their identity stays their own while it is a key.
     """
 
     __slots__ = ("_bytes", "_old", "_young")
 
     def __init__(self) -> None:
-        self._young: dict[int, tuple[Event, _Form]] = {}
-        self._old: dict[int, tuple[Event, _Form]] = {}
+        self._young: dict[tuple[object, ...], tuple[Sequence[Event], _Form]] = {}
+        self._old: dict[tuple[object, ...], tuple[Sequence[Event], _Form]] = {}
         self._bytes = 0
 
-    def get(self, event: Event) -> _Form | None:
-        found = self._young.get(id(event)) or self._old.get(id(event))
+    def get(self, delivery: Delivery, sids: object) -> _Form | None:
+        """sids: those of the delivery where the form depends on them, else None."""
+        key = (id(delivery.events), sids)
+        found = self._young.get(key) or self._old.get(key)
         return found[1] if found is not None else None
 
-    def put(self, event: Event, form: _Form, size_bytes: int) -> None:
-        self._young[id(event)] = (event, form)
+    def put(self, delivery: Delivery, sids: object, form: _Form, size_bytes: int) -> None:
+        self._young[id(delivery.events), sids] = (delivery.events, form)
         self._bytes += size_bytes
-        if len(self._young) >= _KEPT_EVENTS or self._bytes >= _KEPT_BYTES:
+        if len(self._young) >= _KEPT_FORMS or self._bytes >= _KEPT_BYTES:
             self._old, self._young, self._bytes = self._young, {}, 0
 
 
@@ -59,60 +62,50 @@ _Head: TypeAlias = tuple[bytes, bytes]
 
 
 class _Heads:
-    """The heads of one form, by everything they depend on: origin and path, then topic and sids.
+    """The heads of one form, by everything they depend on: origin, path and sids, then topic.
 
-    Cost: 0.2 us where the event before came the same way. Keeps: at most _KEPT_EVENTS heads.
+    Keeps: at most _KEPT_HEADS heads.
     """
 
-    __slots__ = ("_by_way", "_make", "_of_way", "_size", "_way")
+    __slots__ = ("_by_way", "_make", "_size")
 
-    def __init__(self, make: Callable[[Delivery], _Head]) -> None:
+    def __init__(self, make: Callable[[Delivery, str], _Head]) -> None:
         self._make = make
-        self._forget()
-
-    def _forget(self) -> None:
-        self._by_way: dict[tuple[object, ...], dict[tuple[object, ...], _Head]] = {}
-        self._of_way: dict[tuple[object, ...], _Head] = {}
-        self._way: tuple[object, ...] = (None, None, None)
+        self._by_way: dict[tuple[object, ...], dict[str, _Head]] = {}
         self._size = 0
 
-    def of(self, delivery: Delivery) -> _Head:
-        event, sids, origin, path, redelivered = delivery
-        return self.way(origin, path, redelivered).get((event.topic, sids)) or self._made(delivery)
+    def way(self, delivery: Delivery) -> dict[str, _Head]:
+        """Heads by topic for what came the way of this delivery; `add` makes what is missing."""
+        if self._size >= _KEPT_HEADS:
+            self._by_way, self._size = {}, 0
+        way = delivery[1:5]
+        heads = self._by_way.get(way)
+        if heads is None:
+            heads = self._by_way[way] = {}
+            self._size += 1
+        return heads
 
-    def way(
-        self, origin: tuple[str, str, int], path: tuple[str, ...], redelivered: bool
-    ) -> dict[tuple[object, ...], _Head]:
-        """The heads of events that came one way, by topic and sids; `of` makes what is missing, and may begin anew."""
-        last_origin, last_path, last_redelivered = self._way
-        if last_origin is not origin or last_path is not path or last_redelivered is not redelivered:
-            self._way = (origin, path, redelivered)
-            self._of_way = self._by_way.setdefault(self._way, {})
-        return self._of_way
-
-    def _made(self, delivery: Delivery) -> _Head:
-        if self._size >= _KEPT_EVENTS:
-            self._forget()
-            return self.of(delivery)
+    def add(self, heads: dict[str, _Head], delivery: Delivery, topic: str) -> _Head:
         self._size += 1
-        found = self._of_way[delivery.event.topic, delivery.sids] = self._make(delivery)
-        return found
+        head = heads[topic] = self._make(delivery, topic)
+        return head
 
 
 class Renderer:
     """The forms of one node's events; one instance is shared by all its client connections.
 
-    Forms are kept for other clients, but for those that only one client at a time reads.
-    Keeps: at most two generations of each form. Cost: 1 us the first time an event is rendered (more where it must be
-    converted from the binary form), 0.6 us more where it is kept, and 0.3 us for every further client.
+    What was rendered of a delivery is kept for other clients, but not while only one reads that form.
+    Keeps: at most two generations of each form. Cost: 1 us an event the first time (more where it must be converted from the
+    binary form); O(1) a delivery for every further client.
     """
 
     def __init__(self, count_drop: Callable[[Drop, int], None]) -> None:
         """Args: count_drop: told of events that another node took in without judging them: no JSON, so no form for clients."""
         self._count_drop = count_drop
+        self._texts: _Forms[list[bytes]] = _Forms()
         self._sse: _Forms[bytes] = _Forms()
         self._cloudevents: _Forms[bytes] = _Forms()
-        self._ops: _Forms[tuple[tuple[int, ...], bytes, bytes]] = _Forms()
+        self._ops: _Forms[bytes] = _Forms()
         self._sse_heads = _Heads(_sse_head)
         self._op_heads = _Heads(_op_head)
         self._readers: dict[str, int] = {}
@@ -128,106 +121,88 @@ class Renderer:
             readers[form] -= 1
 
     def sse(self, deliveries: Sequence[Delivery]) -> bytes:
-        """Server-Sent Events, one after the other. Cost: see the class, an event."""
-        if self._readers.get("sse") == 1:
-            return b"".join([self._sse_form(delivery) for delivery in deliveries])
-        forms, rendered = self._sse, []
-        for delivery in deliveries:
-            form = forms.get(delivery.event)
-            if form is None:
-                form = self._sse_form(delivery)
-                forms.put(delivery.event, form, len(form))
-            rendered.append(form)
-        return b"".join(rendered)
+        """Server-Sent Events, one after the other."""
+        return self._rendered("sse", self._sse, self._sse_form, deliveries)
 
     def cloudevents_frames(self, deliveries: Sequence[Delivery]) -> bytes:
         """Text frames of structured CloudEvents."""
-        if self._readers.get("cloudevents") == 1:
-            return b"".join([self._cloudevents_form(delivery.event) for delivery in deliveries])
-        forms, rendered = self._cloudevents, []
-        for delivery in deliveries:
-            form = forms.get(delivery.event)
-            if form is None:
-                form = self._cloudevents_form(delivery.event)
-                forms.put(delivery.event, form, len(form))
-            rendered.append(form)
-        return b"".join(rendered)
+        return self._rendered("cloudevents", self._cloudevents, self._cloudevents_form, deliveries)
 
     def op_frames(self, deliveries: Sequence[Delivery]) -> bytes:
-        """Text frames of `event` ops. Clients that gave the subscription the same sid share the whole frame."""
-        if self._readers.get("ops") == 1:
-            return self._op_frames_once(deliveries)
-        forms, rendered = self._ops, []
+        """Text frames of `event` ops. Clients that gave the subscription the same sid share them."""
+        return self._rendered("ops", self._ops, self._op_form, deliveries)
+
+    def _rendered(
+        self,
+        form: str,
+        forms: _Forms[bytes],
+        render: Callable[[Delivery], bytes],
+        deliveries: Sequence[Delivery],
+    ) -> bytes:
+        if self._readers.get(form) == 1:
+            return b"".join(map(render, deliveries))
+        rendered: list[bytes] = []
         for delivery in deliveries:
-            found = forms.get(delivery.event)
-            if found is not None and found[0] == delivery.sids:
-                rendered.append(found[1])
-                continue
-            structured = self._structured(delivery.event) if found is None else found[2]
-            frame = b"".join(self._op_parts(delivery, structured))
+            sids = delivery.sids if form == "ops" else None
+            found = forms.get(delivery, sids)
             if found is None:
-                forms.put(delivery.event, (delivery.sids, frame, structured), len(frame) + len(structured))
-            rendered.append(frame)
+                found = render(delivery)
+                forms.put(delivery, sids, found, len(found))
+            rendered.append(found)
         return b"".join(rendered)
 
     def _sse_form(self, delivery: Delivery) -> bytes:
-        event = delivery.event
-        structured = self._structured(event)
-        if not structured:
-            return b""
-        head, middle = self._sse_heads.of(delivery)
-        request = b"" if event.extra is None else _request_fields(event)
-        if b"\n" in structured or b"\r" in structured:
-            # Line ends between the tokens of somebody's JSON start a new data line each.
-            structured = b"\ndata: ".join(structured.splitlines())
-        return b'%b%d%b%b"event":%b}\n\n' % (head, event.seq, middle, request, structured)
-
-    def _cloudevents_form(self, event: Event) -> bytes:
-        structured = self._structured(event)
-        return text_frame(structured) if structured else b""
-
-    def _op_frames_once(self, deliveries: Sequence[Delivery]) -> bytes:
-        """Frames that nobody else will ask for. One loop, for at this place each event's calls were half of its cost."""
-        heads = self._op_heads
-        last: tuple[object, ...] = (None, None, None)
-        of_way: dict[tuple[object, ...], _Head] = {}
+        heads = self._sse_heads.way(delivery)
         parts: list[bytes] = []
-        for delivery in deliveries:
-            event, sids, origin, path, redelivered = delivery
-            if event.attributes is not None or event.extra is not None:
-                parts += self._op_parts(delivery, self._structured(event))
+        for event, text in zip(delivery.events, self._texts_of(delivery), strict=True):
+            if not text:
                 continue
-            data = event.data
-            if not is_json(data):
-                self._count_drop(Drop.MALFORMED, 1)
-                continue
-            if last[0] is not origin or last[1] is not path or last[2] is not redelivered:
-                last, of_way = (origin, path, redelivered), heads.way(origin, path, redelivered)
-            head, middle = of_way.get((event.topic, sids)) or heads.of(delivery)
-            seq = b"%d" % event.seq
-            size = len(head) + len(seq) + len(middle) + len(data) + 1
-            header = HEADER_16(0x81, 126, size) if 126 <= size < 65_536 else text_header(size)
-            parts += (header, head, seq, middle, data, b"}")
+            head, middle = heads.get(event.topic) or self._sse_heads.add(heads, delivery, event.topic)
+            request = b"" if event.extra is None else _extra_fields(event.extra)
+            if b"\n" in text or b"\r" in text:
+                # Line ends between the tokens of somebody's JSON start a new data line each.
+                text = b"\ndata: ".join(text.splitlines())
+            parts.append(b'%b%d%b%b"event":%b}\n\n' % (head, event.seq, middle, request, text))
         return b"".join(parts)
 
-    def _op_parts(self, delivery: Delivery, structured: bytes) -> tuple[bytes, ...]:
-        if not structured:
-            return ()
-        event = delivery.event
-        head, middle = self._op_heads.of(delivery)
-        if event.extra is not None:
-            middle = b"%b%b%b" % (middle[: -len(_EVENT)], _request_fields(event), _EVENT)
-        seq = b"%d" % event.seq
-        size = len(head) + len(seq) + len(middle) + len(structured) + 1
-        return text_header(size), head, seq, middle, structured, b"}"
+    def _cloudevents_form(self, delivery: Delivery) -> bytes:
+        return b"".join([text_frame(text) for text in self._texts_of(delivery) if text])
 
-    def _structured(self, event: Event) -> bytes:
-        """The event in the JSON format; b"" for one that would break the frame of whoever reads it."""
-        structured = to_structured(event)
-        if event.attributes is None and not is_json(structured):
-            self._count_drop(Drop.MALFORMED, 1)
-            return b""
-        return structured
+    def _op_form(self, delivery: Delivery) -> bytes:
+        heads = self._op_heads.way(delivery)
+        parts: list[bytes] = []
+        for (seq, topic, _, _, extra, _, _), text in zip(
+            delivery.events, self._texts_of(delivery), strict=True
+        ):
+            if not text:
+                continue
+            head, middle = heads.get(topic) or self._op_heads.add(heads, delivery, topic)
+            if extra is not None:
+                middle = b"%b%b%b" % (middle[: -len(_EVENT)], _extra_fields(extra), _EVENT)
+            number = b"%d" % seq
+            size = len(head) + len(number) + len(middle) + len(text) + 1
+            header = HEADER_16(0x81, 126, size) if 126 <= size < 65_536 else text_header(size)
+            parts += (header, head, number, middle, text, b"}")
+        return b"".join(parts)
+
+    def _texts_of(self, delivery: Delivery) -> list[bytes]:
+        """Each event in the JSON format; b"" for one that would break the frame of whoever reads it. Kept where somebody else
+        may ask: converting costs more than all else."""
+        shared = sum(self._readers.values()) != 1
+        texts = self._texts.get(delivery, None) if shared else None
+        if texts is None:
+            texts = [self._text(event) for event in delivery.events]
+            if shared:
+                self._texts.put(delivery, None, texts, sum(map(len, texts)))
+        return texts
+
+    def _text(self, event: Event) -> bytes:
+        if event.attributes is not None:
+            return to_structured(event)
+        if is_json(event.data):
+            return event.data
+        self._count_drop(Drop.MALFORMED, 1)
+        return b""
 
 
 @lru_cache(maxsize=4_096)
@@ -245,32 +220,27 @@ def _origin_text(origin: tuple[str, str, int]) -> bytes:
     return f"{names[0]}/{names[1]}/{origin[2]}/".encode()
 
 
-def mesh_id_text(delivery: Delivery) -> bytes:
-    """REGION/NODE/EPOCH/SEQ, as it may stand in JSON and in a line."""
-    return b"%b%d" % (_origin_text(delivery.origin), delivery.event.seq)
-
-
-def _request_fields(event: Event) -> bytes:
-    if event.extra is None or not event.extra[EXTRA_REPLY_TO]:
+def _extra_fields(extra: tuple[str, ...]) -> bytes:
+    if not extra[EXTRA_REPLY_TO]:
         return b""
-    reply_to, correlation = event.extra[EXTRA_REPLY_TO], event.extra[EXTRA_CORRELATION]
+    reply_to, correlation = extra[EXTRA_REPLY_TO], extra[EXTRA_CORRELATION]
     return b'"reply_to":%b,"correlation":%b,' % (_encode_json(reply_to), _encode_json(correlation))
 
 
-def _op_head(delivery: Delivery) -> tuple[bytes, bytes]:
-    """An `event` op until the seq, and from there to the fields of a request."""
+def _op_head(delivery: Delivery, topic: str) -> _Head:
+    """An `event` op until the seq, and from there to the event; a request's fields go before the last of it."""
     return (
         b'{"op":"event","sids":%b,"topic":%b,"mesh_id":"%b'
-        % (_json_of(delivery.sids), _json_of(delivery.event.topic), _origin_text(delivery.origin)),
+        % (_json_of(delivery.sids), _json_of(topic), _origin_text(delivery.origin)),
         b'","path":%b,%b%b'
         % (_json_of(delivery.path), b'"redelivered":true,' if delivery.redelivered else b"", _EVENT),
     )
 
 
-def _sse_head(delivery: Delivery) -> tuple[bytes, bytes]:
+def _sse_head(delivery: Delivery, topic: str) -> _Head:
     return (
         b"event: event\nid: %b" % _origin_text(delivery.origin),
-        b'\ndata: {"topic":%b,"path":%b,' % (_json_of(delivery.event.topic), _json_of(delivery.path)),
+        b'\ndata: {"topic":%b,"path":%b,' % (_json_of(topic), _json_of(delivery.path)),
     )
 
 

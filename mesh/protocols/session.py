@@ -16,11 +16,10 @@ from typing import Final, NamedTuple
 
 import trio
 
-from mesh.model.event import Delivery, Event
+from mesh.model.event import Delivery, queue_bytes
 from mesh.model.limits import Limits
 from mesh.model.reasons import Close, Drop
 
-_EVENT_OVERHEAD_BYTES: Final = 200  # the envelope an event gets in any client form, and its object
 _ANSWERS_BYTES: Final = 1 << 20  # answers waiting beyond this: the client's next call is not read
 _BUSY_S: Final = 0.0005  # deliveries closer together than this share a write
 TAKE_EVENTS: Final = 512  # what one write carries at most: what still waits can still be dropped
@@ -52,18 +51,10 @@ class Waiting(NamedTuple):
     last: bool
 
 
-def event_bytes(event: Event) -> int:
-    """What an event counts for in a queue. Cost: 0.2 us."""
-    size = _EVENT_OVERHEAD_BYTES + len(event.topic) + len(event.data)
-    if event.attributes is not None:
-        size += sum(map(len, event.attributes))
-    return size
-
-
 class ClientSession:
     """The sending half of one client connection (a `mesh.node.service.Sink`).
 
-    Keeps: at most `limits.session_queue_events` events of `limits.session_queue_bytes`. Cost: deliver about 0.4 us an event,
+    Keeps: at most `limits.session_queue_events` events of `limits.session_queue_bytes`. Cost: O(1) a delivery, whatever it holds;
     one wake-up of the writer for all that came in the meantime.
     """
 
@@ -83,6 +74,7 @@ class ClientSession:
         self._most_bytes = limits.session_queue_bytes
         self._count_drop = count_drop
         self._queue: deque[Delivery] = deque()
+        self._events = 0
         self._bytes = 0
         self._answers: list[bytes] = []
         self._answer_bytes = 0
@@ -100,19 +92,14 @@ class ClientSession:
 
     def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Queue events for the client; over a bound its oldest ones go. Never blocks, never raises."""
+        events = sum([len(delivery.events) for delivery in deliveries])
         if self._ended or self._last_words or self._goodbye is not None:
-            self._count_drop(Drop.SESSION_CLOSED, len(deliveries))
+            self._count_drop(Drop.SESSION_CLOSED, events)
             return
-        queue = self._queue
-        queue.extend(deliveries)
-        size = self._bytes
-        for delivery in deliveries:
-            event = delivery.event
-            size += _EVENT_OVERHEAD_BYTES + len(event.topic) + len(event.data)
-            if event.attributes is not None:
-                size += sum(map(len, event.attributes))
-        self._bytes = size
-        if size > self._most_bytes or len(queue) > self._most_events:
+        self._queue.extend(deliveries)
+        self._events += events
+        self._bytes += sum([delivery.size_bytes for delivery in deliveries])
+        if self._bytes > self._most_bytes or self._events > self._most_events:
             self._drop_oldest()
         if self._idle and self.send_now is not None and self.credit != 0:
             now = trio.current_time()
@@ -138,12 +125,38 @@ class ClientSession:
         self._work.set()
 
     def _drop_oldest(self) -> None:
-        queue, dropped = self._queue, 0
-        while queue and (self._bytes > self._most_bytes or len(queue) > self._most_events):
-            self._bytes -= event_bytes(queue.popleft().event)
-            dropped += 1
+        dropped = 0
+        while self._queue and (over := self._over(self._queue[0])):
+            self._take_first(over)
+            dropped += over
         self._dropped += dropped
         self._count_drop(Drop.SLOW_CONSUMER, dropped)
+
+    def _over(self, oldest: Delivery) -> int:
+        """How many events of the oldest delivery must go for the bounds to be kept; 0: they are kept."""
+        excess_bytes = self._bytes - self._most_bytes
+        most = len(oldest.events)
+        count = max(0, min(self._events - self._most_events, most))
+        if oldest.size_bytes <= excess_bytes:
+            return most
+        freed = queue_bytes(oldest.events[:count])
+        while freed < excess_bytes:
+            freed += queue_bytes(oldest.events[count : count + 1])
+            count += 1
+        return count
+
+    def _take_first(self, most: int) -> Delivery:
+        """The first delivery out of the queue, or its first `most` events where it has more."""
+        first = self._queue.popleft()
+        if len(first.events) > most:
+            taken = first.events[:most]
+            size = queue_bytes(taken)
+            rest = first._replace(events=first.events[most:], size_bytes=first.size_bytes - size)
+            self._queue.appendleft(rest)
+            first = first._replace(events=taken, size_bytes=size)
+        self._events -= len(first.events)
+        self._bytes -= first.size_bytes
+        return first
 
     # -- towards the client's own calls -----------------------------------------------------------------
 
@@ -239,23 +252,23 @@ class ClientSession:
                 self._sending = None
 
     def _take_events(self) -> list[Delivery]:
+        """Whole deliveries, for clients share what is rendered of one; a part of one only where credit or a bound asks for it."""
         queue = self._queue
         most = TAKE_EVENTS if self.credit is None else min(TAKE_EVENTS, self.credit)
-        if len(queue) <= most and self._bytes <= TAKE_BYTES:
-            deliveries = list(queue)
-            queue.clear()
-            self._bytes = 0
-        else:
-            deliveries, size = [], 0
-            while queue and len(deliveries) < most and size < TAKE_BYTES:
-                delivery = queue.popleft()
-                size += event_bytes(delivery.event)
-                deliveries.append(delivery)
-            self._bytes -= size
+        taken: list[Delivery] = []
+        events = size = 0
+        while queue and events < most and size < TAKE_BYTES:
+            room = most - events
+            if taken and self.credit is None and len(queue[0].events) > room:
+                break
+            delivery = self._take_first(room)
+            events += len(delivery.events)
+            size += delivery.size_bytes
+            taken.append(delivery)
         if self.credit is not None:
-            self.credit -= len(deliveries)
-        self._taken += len(deliveries)
-        return deliveries
+            self.credit -= events
+        self._taken += events
+        return taken
 
     def end(self) -> None:
         """The connection is gone: what waits is dropped as session_closed, and nothing more is taken in. Idempotent."""
@@ -273,11 +286,11 @@ class ClientSession:
 
     def _forget_queue(self) -> None:
         if self._queue:
-            self._count_drop(Drop.SESSION_CLOSED, len(self._queue))
-            self._dropped += len(self._queue)
+            self._count_drop(Drop.SESSION_CLOSED, self._events)
+            self._dropped += self._events
             self._queue.clear()
-            self._bytes = 0
+            self._events = self._bytes = 0
 
     def statistics(self) -> SessionStatistics:
         """Counts since the connection began."""
-        return SessionStatistics(self._taken, self._dropped, len(self._queue), self._bytes)
+        return SessionStatistics(self._taken, self._dropped, self._events, self._bytes)

@@ -15,7 +15,7 @@ from mesh.core.groups import Assigned
 from mesh.core.inboxes import Ended
 from mesh.core.plan import Plan
 from mesh.core.session import Terms
-from mesh.model.event import Delivery, NewEvent
+from mesh.model.event import Delivery, Event, NewEvent
 from mesh.model.ids import NodeKey
 from mesh.model.reasons import Drop
 from mesh.node.machine import NodeMachine
@@ -35,12 +35,13 @@ MeshId = tuple[str, str, int, int]
 
 
 class Delivered(NamedTuple):
-    """One delivery to a client: when, where, to whom, and what."""
+    """One event's delivery to a client: when, where, to whom, and what."""
 
     at: float
     node: NodeKey
     session: int
     mesh_id: MeshId
+    event: Event
     delivery: Delivery
 
 
@@ -199,8 +200,9 @@ class SimNode:
                 world.transmit(self, connection, Data(item.header, item.body))
         for session, deliveries in machine.take_deliveries().items():
             for delivery in deliveries:
-                mesh_id = (*delivery.origin, delivery.event.seq)
-                world.delivered.append(Delivered(world.now, self.key, session, mesh_id, delivery))
+                for event in delivery.events:
+                    mesh_id = (*delivery.origin, event.seq)
+                    world.delivered.append(Delivered(world.now, self.key, session, mesh_id, event, delivery))
         self.ended += machine.take_ended()
         machine.take_questions()
         deadline = machine.next_deadline()

@@ -133,4 +133,4 @@ class World(Network):
 
 def events_of(delivered: Iterable[Delivered]) -> list[Event]:
     """The events of deliveries, in order of delivery."""
-    return [one.delivery.event for one in delivered]
+    return [one.event for one in delivered]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import trio
 
+from mesh.core.handover import delivery
 from mesh.model.event import Delivery, Event, NewEvent
 from mesh.model.ids import MeshId, NodeKey, SessionId
 from mesh.model.reasons import Close, Drop, NotDelivered
@@ -124,8 +125,9 @@ class FakeService:
             session, sid = members[self._turn[name] % len(members)]
             self._turn[name] += 1
             chosen.append((session, (sid,)))
+        shared = [event]
         for session, sids in chosen:
-            waiting.setdefault(session, []).append(Delivery(event, sids, origin, (), False))
+            waiting.setdefault(session, []).append(delivery(shared, sids, origin, ()))
         regions = tuple(
             r for r, filters in self.regions.items() if any(matches(f, new.topic) for f in filters)
         )

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from mesh.core.session import Terms
-from mesh.model.event import Delivery
+from mesh.model.event import Delivery, Event
 from mesh.model.reasons import Close
 from mesh.net.memory import MemoryTransport, pair
 from mesh.net.transport import LinkLost, Transport
@@ -98,11 +98,11 @@ class Box:
     """A client's sink that keeps everything."""
 
     def __init__(self) -> None:
-        self.got: list[Delivery] = []
+        self.got: list[Event] = []
         self.closed: list[Close] = []
 
     def deliver(self, deliveries: list[Delivery]) -> None:
-        self.got += deliveries
+        self.got += [event for delivery in deliveries for event in delivery.events]
 
     def close(self, reason: Close, detail: str) -> None:
         self.closed.append(reason)

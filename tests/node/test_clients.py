@@ -210,7 +210,7 @@ async def test_a_request_gets_its_reply_from_another_region(
 
         async def respond() -> None:
             await until(lambda: bool(box.got))
-            extra = box.got[0].event.extra
+            extra = box.got[0].extra
             assert extra is not None
             mail = event("", b"!")
             [outcome] = three.clients.reply(extra[EXTRA_REPLY_TO], extra[EXTRA_CORRELATION], mail).each

@@ -30,13 +30,13 @@ class Collector:
     """A subscriber inside the process."""
 
     def __init__(self, service: FakeService, filter: str = "#") -> None:
-        self.got: list[Delivery] = []
+        self.got: list[Event] = []
         self.session = service.open_session(self, protocol="inproc", name="collector")
         self.service = service
         service.subscribe(self.session, 1, filter)
 
     def deliver(self, deliveries: list[Delivery]) -> None:
-        self.got.extend(deliveries)
+        self.got += [event for delivery in deliveries for event in delivery.events]
 
     def close(self, reason: Close, detail: str) -> None:
         self.service.close_session(self.session, reason)
@@ -107,10 +107,10 @@ class TestPublish:
             assert status == 202
             assert answer["events"][0]["id"] == event.get_id()
             assert answer["events"][0]["local"] == 1
-            (delivery,) = collector.got
-            assert delivery.event.data == sent.body
+            (got,) = collector.got
+            assert got.data == sent.body
             structured = HTTPMessage(
-                {"content-type": "application/cloudevents+json"}, mesh_to_structured(delivery.event)
+                {"content-type": "application/cloudevents+json"}, mesh_to_structured(got)
             )
             received = from_structured(structured, JSONFormat())
             assert received.get_attributes() == event.get_attributes()
@@ -322,8 +322,7 @@ class Echo:
         service.subscribe(self.session, 1, topic)
 
     def deliver(self, deliveries: list[Delivery]) -> None:
-        for delivery in deliveries:
-            event: Event = delivery.event
+        for event in (event for delivery in deliveries for event in delivery.events):
             assert event.extra is not None
             if self.reply is None:
                 continue

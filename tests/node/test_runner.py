@@ -28,7 +28,7 @@ async def test_two_nodes_carry_an_event_from_a_publisher_to_a_subscriber(
         [outcome] = a.clients.publish([NewEvent("t/x", "", 0, (), b"hello")]).each
         assert outcome.regions == ("us",)
         await until(lambda: bool(box.got))
-        assert box.got[0].event.data == b"hello"
+        assert box.got[0].data == b"hello"
         assert a.bytes_out > 0 < b.bytes_in
 
 

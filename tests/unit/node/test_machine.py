@@ -65,7 +65,7 @@ def test_a_good_batch_is_delivered_and_acknowledged() -> None:
     net, a, b, link = linked("us")
     a.machine.subscribe(1, 1, "t", "", net.now)
     a.machine.receive(link, [Data(GOOD, BODY)], net.now)
-    assert [d.event.topic for d in a.machine.take_deliveries()[1]] == ["t"]
+    assert [e.topic for d in a.machine.take_deliveries()[1] for e in d.events] == ["t"]
     b.silent = (
         True  # it never sent that batch, so its answer to the acknowledgement is not what this is about
     )
@@ -174,7 +174,7 @@ def test_the_first_reply_ends_a_request_and_a_second_one_is_counted() -> None:
     inbox = a2.request("svc", 5.0)
     world.run(0.5)
     [delivered] = world.delivered
-    extra = delivered.delivery.event.extra
+    extra = delivered.event.extra
     assert extra is not None
     to = ReplyTo.parse(extra[EXTRA_REPLY_TO])
     for data in (b"one", b"two"):
@@ -266,7 +266,7 @@ def test_a_reply_to_an_inbox_of_this_very_node_needs_no_link() -> None:
     machine.subscribe(1, 1, "svc", "", now)
     inbox = machine.request(NewEvent("svc", "", 0, (), b"?"), 5.0, now)
     [delivery] = machine.take_deliveries()[1]
-    extra = delivery.event.extra
+    extra = delivery.events[0].extra
     assert extra is not None
     machine.reply(
         ReplyTo.parse(extra[EXTRA_REPLY_TO]), extra[EXTRA_CORRELATION], NewEvent("", "", 0, (), b"!"), now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,21 +12,26 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.model.event import Delivery, Event
+from mesh.core.handover import delivery
+from mesh.model.event import Delivery, Event, queue_bytes
 from mesh.model.limits import Limits
 from mesh.model.reasons import Close, Drop
-from mesh.protocols.session import TAKE_EVENTS, ClientSession, event_bytes
+from mesh.protocols.session import TAKE_EVENTS, ClientSession
 
 
 def deliveries(*numbers: int, size: int = 10) -> list[Delivery]:
     return [
-        Delivery(Event(number, "t", "", 0, None, None, b"x" * size), (1,), ("eu", "a", 1), (), False)
+        delivery([Event(number, "t", "", 0, None, None, b"x" * size)], (1,), ("eu", "a", 1), ())
         for number in numbers
     ]
 
 
+def one_delivery(*numbers: int) -> list[Delivery]:
+    return [delivery([one.events[0] for one in deliveries(*numbers)], (1,), ("eu", "a", 1), ())]
+
+
 def seqs(taken: list[Delivery]) -> list[int]:
-    return [delivery.event.seq for delivery in taken]
+    return [event.seq for one in taken for event in one.events]
 
 
 class Drops(Counter[str]):
@@ -50,27 +56,30 @@ async def test_the_oldest_events_go_when_there_are_too_many() -> None:
 
 async def test_the_oldest_events_go_when_they_are_too_large_together() -> None:
     (one,) = deliveries(0, size=1_000)
-    session = session_of(drops := Drops(), size=3 * event_bytes(one.event))
+    session = session_of(drops := Drops(), size=3 * queue_bytes(one.events))
     session.deliver(deliveries(1, 2, 3, 4, size=1_000))
     assert seqs(session.take().deliveries) == [2, 3, 4]
     assert drops == {Drop.SLOW_CONSUMER: 1}
 
 
+@pytest.mark.parametrize("together", [deliveries, one_delivery])
 @given(st.lists(st.one_of(st.integers(1, 6), st.none()), max_size=12), st.integers(1, 8))
 @settings(max_examples=50, derandomize=True, deadline=None)
-def test_what_was_handed_in_is_taken_dropped_or_waiting(steps: list[int | None], bound: int) -> None:
+def test_what_was_handed_in_is_taken_dropped_or_waiting(
+    together: Callable[..., list[Delivery]], steps: list[int | None], bound: int
+) -> None:
     session, drops = session_of(drops := Drops(), events=bound), drops
     handed_in, taken = 0, list[int]()
     for step in steps:
         if step is None:
             taken += seqs(session.take().deliveries)
         else:
-            session.deliver(deliveries(*range(handed_in, handed_in + step)))
+            session.deliver(together(*range(handed_in, handed_in + step)))
             handed_in += step
         counts = session.statistics()
         assert handed_in == counts.taken + counts.dropped + counts.waiting
         assert counts.waiting <= bound
-        assert counts.waiting_bytes == counts.waiting * event_bytes(deliveries(0)[0].event)
+        assert counts.waiting_bytes == counts.waiting * queue_bytes(deliveries(0)[0].events)
     assert taken == sorted(taken)
     assert drops[Drop.SLOW_CONSUMER] == session.statistics().dropped
 
@@ -80,6 +89,23 @@ async def test_one_take_carries_a_bounded_number_of_events() -> None:
     session.deliver(deliveries(*range(TAKE_EVENTS + 3)))
     assert len(session.take().deliveries) == TAKE_EVENTS
     assert len(session.take().deliveries) == 3
+
+
+async def test_a_delivery_is_taken_whole_unless_credit_or_a_bound_cuts_it() -> None:
+    session = session_of(drops := Drops(), events=800)
+    session.deliver(one_delivery(*range(500)))
+    session.deliver(one_delivery(*range(500, 600)))
+    assert [len(one.events) for one in session.take().deliveries] == [500]
+    assert [len(one.events) for one in session.take().deliveries] == [100]
+    session.deliver(one_delivery(*range(600, 605)))
+    session.grant(3)
+    assert seqs(session.take().deliveries) == [600, 601, 602]
+    session.grant(1)
+    assert seqs(session.take().deliveries) == [603]
+    session.deliver(one_delivery(*range(605, 1_407)))
+    assert drops == {Drop.SLOW_CONSUMER: 3}
+    session.grant(2)
+    assert seqs(session.take().deliveries) == [607, 608]
 
 
 async def test_without_credit_nothing_is_taken_and_with_credit_as_much_as_was_granted() -> None:
