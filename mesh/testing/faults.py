@@ -61,6 +61,25 @@ class Trouble(NamedTuple):
     amount: float
 
 
+def target_of(trouble: Trouble, topology: Topology) -> str:
+    """Whom a fault hits, for people."""
+    match trouble.fault:
+        case Fault.CUT | Fault.CUT_ONE_WAY | Fault.RESET:
+            pairs = topology.pairs()
+            if not pairs:
+                return "nothing"
+            a, b = pairs[trouble.target % len(pairs)]
+            if trouble.fault is Fault.CUT_ONE_WAY:
+                return f"{a} -> {b}" if trouble.amount < 0.5 else f"{b} -> {a}"
+            return f"{a} - {b}"
+        case Fault.ISOLATE:
+            return list(topology.places)[trouble.target % len(topology.places)]
+        case Fault.WEATHER | Fault.GARBLE | Fault.REPEAT:
+            return "everywhere"
+        case _:
+            return str(topology.nodes[trouble.target % len(topology.nodes)])
+
+
 def draw_plan(
     dice: random.Random, count: int, span_s: float, kinds: Sequence[Fault] = tuple(Fault)
 ) -> list[Trouble]:

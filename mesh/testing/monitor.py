@@ -44,14 +44,15 @@ class Violation(NamedTuple):
 
 @dataclass(slots=True)
 class Sightings:
-    """Figures of a run. loops: transient cycles across sources of one region; loop_s: the longest. hops: longest path."""
+    """Figures of a run. loops: transient cycles across sources of one region; loop_s: the longest. hops: longest path.
+    largest: what a peer can make grow -> (size, bound) where it came nearest to its bound."""
 
     loops: int = 0
     loop_s: float = 0.0
     hops: int = 0
     copies: int = 0
     deliveries: int = 0
-    largest: dict[str, int] = field(default_factory=dict)
+    largest: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class Monitor:
@@ -211,8 +212,9 @@ class Monitor:
 
     def _check_sizes(self, node: SimNode) -> None:
         for what, (size, bound) in sizes(node, self.world.limits).items():
-            if size > self.seen.largest.get(what, 0):
-                self.seen.largest[what] = size
+            most, its_bound = self.seen.largest.get(what, (0, 1))
+            if size * its_bound > most * bound:
+                self.seen.largest[what] = (size, bound)
             if size > bound:
                 self.note("P8", f"{what} of {node.key} is {size}, bound {bound}")
 
