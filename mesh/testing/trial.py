@@ -38,6 +38,10 @@ GROUPS: Final = ("workers", "audit")
 PROBES: Final = {Size.SMALL: 40, Size.MEDIUM: 25, Size.LARGE: 8}
 PEACEFUL: Final = 12
 """Events published in each time of peace."""
+CLOCK_DRIFT: Final = 500e-6
+"""No two monotonic clocks count alike: by so much at most (what adjtimex may slew)."""
+WALL_SKEW_S: Final = 1_800.0
+"""Nor do wall clocks show the same: all nodes of all worlds are off by up to half an hour."""
 QUIET_S: Final = 2.0
 """No batch for so long: everything that was published has ended."""
 
@@ -108,6 +112,11 @@ class Trial:
         )
         self.monitor = Monitor(self.world)
         self.nodes = self.topology.build(self.world)
+        clocks = random.Random(f"clocks {seed}")
+        for node in self.nodes:
+            node.clock_begun_s = clocks.uniform(0.0, 1e6)
+            node.clock_rate = 1.0 + clocks.uniform(-CLOCK_DRIFT, CLOCK_DRIFT)
+            node.skew_s = clocks.uniform(-WALL_SKEW_S, WALL_SKEW_S)
         self.ailments = Ailments(self.world, self.topology, plan)
         self.outcome = Outcome(
             seed,
@@ -236,10 +245,10 @@ class Trial:
         end = world.now + BAD_TIMES_S[self.size]
         while world.now < end:
             world.run(dice.uniform(0.0, 0.4))
-            live = world.live_nodes()
-            if not live:
+            serving = [node for node in world.live_nodes() if node.serves]
+            if not serving:
                 continue
-            node = dice.choice(live)
+            node = dice.choice(serving)
             what = dice.random()
             if what < 0.75:
                 self._publish(node)
