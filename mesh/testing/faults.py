@@ -239,7 +239,7 @@ class Ailments:
     def _leave(self, node: SimNode, trouble: Trouble) -> None:
         if node.up and node.serves:
             self.crashed = True
-            node.leave()
+            node.terminate()
             self._later(trouble, lambda: self._return_when_gone(node))
 
     def _return_when_gone(self, node: SimNode) -> None:

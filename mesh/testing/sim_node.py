@@ -147,9 +147,13 @@ class SimNode:
             buried[Drop.SHUTDOWN] = buried.get(Drop.SHUTDOWN, 0) + held
 
     def leave(self) -> None:
-        """SIGTERM: tells everybody, lets its queues empty, closes its links, and is gone."""
+        """Say that it leaves; nothing ends yet."""
         self.machine.leave(self.now)
         self.after()
+
+    def terminate(self) -> None:
+        """SIGTERM: it leaves, lets its queues empty, closes its links, and is gone."""
+        self.leave()
         generation, latest = self.generation, self.world.now + DRAIN_S
         self.world.at(self.world.now + DRAIN_TELL_S, lambda: self._drained(generation, latest))
 
