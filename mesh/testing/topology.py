@@ -96,10 +96,8 @@ class Size(StrEnum):
 
 REGIONS: Final = {Size.SMALL: (3, 6), Size.MEDIUM: (8, 14), Size.LARGE: (30, 100)}
 NODES: Final = {Size.SMALL: (1, 3), Size.MEDIUM: (1, 4), Size.LARGE: (1, 4)}
-LONGEST: Final = 14
-"""Regions in a line or a ring: the hop limit is 16."""
-FULLEST: Final = 8
-"""Regions that all bridge to each other."""
+MOST: Final = {Shape.LINE: 14, Shape.RING: 14, Shape.FULL: 8}
+"""Regions in shapes that do not grow for ever: the hop limit is 16, and who bridges to everybody has many bridges."""
 
 
 class Bridge(NamedTuple):
@@ -166,11 +164,9 @@ def edges(shape: Shape, regions: int, dice: random.Random) -> list[tuple[int, in
 def draw(dice: random.Random, size: Size = Size.SMALL, shape: Shape | None = None) -> Topology:
     """A random mesh. Cost: O(nodes)."""
     count = dice.randint(*REGIONS[size])
-    shape = shape or dice.choice(list(Shape))
-    if shape in (Shape.LINE, Shape.RING):
-        count = min(count, LONGEST)
-    elif shape is Shape.FULL:
-        count = min(count, FULLEST)
+    fits = [one for one in Shape if MOST.get(one, count) >= REGIONS[size][0]]
+    shape = shape or dice.choice(fits)
+    count = min(count, MOST.get(shape, count))
     topology = Topology(shape)
     names: list[str] = []
     for index in range(count):

@@ -183,6 +183,7 @@ class Trial:
         if took is None:
             problem = invariants.unsettled(self.world, oracle, probes)
             self.monitor.note("P1", f"{when}: not settled after {limit_s:g} s: {problem}")
+            self.monitor.violations += invariants.dishonest_summaries(self.world, oracle, probes)
             return False
         self.outcome.settle_s.append(took)
         for region in self.monitor.still_looping():
