@@ -80,6 +80,7 @@ class Tally:
     nodes: int = 0
     steps: int = 0
     events: int = 0
+    explained: int = 0
     copies: int = 0
     deliveries: int = 0
     lost: int = 0
@@ -102,6 +103,7 @@ class Tally:
         self.nodes += outcome.nodes
         self.steps += outcome.steps
         self.events += outcome.events
+        self.explained += outcome.explained
         self.copies += seen.copies
         self.deliveries += seen.deliveries
         self.lost += outcome.lost
@@ -138,7 +140,7 @@ class Tally:
         return "\n".join(
             [
                 f"{self.worlds} {size} worlds with {self.nodes} nodes in {took_s:.0f} s: {self.steps} steps,"
-                f" {self.events} events, {self.copies} copies, {self.deliveries} deliveries, {self.hops} hops at most",
+                f" {self.events} events ({self.explained} explained beforehand), {self.copies} copies, {self.deliveries} deliveries, {self.hops} hops at most",
                 "found: " + ", ".join(f"{prop} {self.violated[prop]}" for prop in CHECKED),
                 f"lost {self.lost} of what was promised in bad times, counted {self.counted}: "
                 + (", ".join(f"{why} {n}" for why, n in sorted(self.drops.items())) or "none"),

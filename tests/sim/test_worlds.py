@@ -45,6 +45,7 @@ def unharmed(outcome: Outcome, plan: list[Trouble] | None = None) -> None:
     assert outcome.events > 2 * 12
     assert outcome.seen.deliveries > 0
     assert len(outcome.settle_s) == 2
+    assert outcome.explained >= 12
 
 
 @pytest.mark.parametrize("seed", range(1, 11))
