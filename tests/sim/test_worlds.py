@@ -48,12 +48,12 @@ def unharmed(outcome: Outcome, plan: list[Trouble] | None = None) -> None:
     assert outcome.explained >= 12
 
 
-@pytest.mark.parametrize("seed", range(1, 11))
+@pytest.mark.parametrize("seed", range(1, 9))
 def test_small_worlds(seed: int) -> None:
     unharmed(live(seed, Size.SMALL)[1])
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_medium_worlds(seed: int) -> None:
     unharmed(live(seed, Size.MEDIUM)[1])
 
@@ -80,7 +80,7 @@ troubles = st.builds(
 
 
 @settings(
-    derandomize=True, max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    derandomize=True, max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 @given(seed=st.integers(1, 10_000), plan=st.lists(troubles, max_size=8))
 def test_any_plan_of_faults(seed: int, plan: list[Trouble]) -> None:
