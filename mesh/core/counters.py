@@ -12,8 +12,8 @@ from mesh.model.reasons import Drop
 
 @dataclass(slots=True)
 class Counters:
-    """published: events taken in here. delivered: handed to sessions here. drops: events (times regions, where a set was
-    lost) by reason."""
+    """published: events taken in here. delivered: handed to sessions here. drops: events (times destinations, where a set
+    of regions was lost) by reason; a destination counts once, whatever was wanted there."""
 
     published: int = 0
     delivered: int = 0

@@ -151,7 +151,7 @@ class ControlPlane:
                 self.interest.set_group(group, filter, self.destinations.bit(NODE + node), members)
                 self._advertise(node, key, value, now)
                 self.changed = True
-            elif kind == ROUTE_KEY and node != self.node:
+            elif kind == ROUTE_KEY and node != self.node and (value is None or self._is_current(node)):
                 region, _, bridge = key[1:].partition("/")
                 self.routes.sibling_entry(
                     node, region, bridge, None if value is None else _route.decode(value), now
@@ -234,11 +234,18 @@ class ControlPlane:
         self.routes.sibling_gone(node, now)
         if node in self.links.peers:
             self.routes.sibling_link(node, True, IN_REGION_COST, now)
+        if node in self._live:
+            self._enter_routes(node, now)
+
+    def _is_current(self, node: str) -> bool:
+        """Whether the table held of a member is of the process that runs, as far as known. Its routes count only then."""
         position = self.tables.position(node)
-        if position is not None and position.epoch == epoch and node in self._live:
-            for key, value in self.tables.items(node):
-                if key[0] == ROUTE_KEY:
-                    self._entry(node, key, value, now)
+        return position is not None and position.epoch == self._epochs.get(node, position.epoch)
+
+    def _enter_routes(self, node: str, now: float) -> None:
+        for key, value in self.tables.items(node):
+            if key[0] == ROUTE_KEY:
+                self._entry(node, key, value, now)
 
     def peer_closed(self, node: str, link: int, now: float, *, said_why: bool) -> None:
         """The link to a member is gone: its next hops leave use at once, whatever the member state says.
@@ -365,6 +372,7 @@ class ControlPlane:
             session.refuse(Close.UNEXPECTED_FRAME, "a table of the region from outside")
             return
         tables = self._set(delta.scope)
+        before = tables.position(delta.owner)
         applied = tables.receive(delta, now)
         if applied.pull is not None:
             self.effects.append(Send(session.link, applied.pull))
@@ -377,6 +385,9 @@ class ControlPlane:
             if delta.owner in self._live:
                 for change in applied.changes:
                     self._entry(change.owner, change.key, change.value, now)
+                if before is not None and before.epoch < delta.epoch:
+                    # The earlier process's routes were not relied on any more; what this one says alike is no change.
+                    self._enter_routes(delta.owner, now)
             self.receipts.region_changes(delta.owner, applied.changes, now)
         else:
             self._world_changed(delta.owner, applied.changes, now)

@@ -32,6 +32,8 @@ class Fault(StrEnum):
     """kill -9 of a node: FIN or RST for the others. It returns with a new epoch."""
     POWER_LOSS = "power_loss"
     """A node is gone and nobody is told. It returns with a new epoch."""
+    LEAVE = "leave"
+    """SIGTERM: a node says so, empties its queues and goes. It returns with a new epoch."""
     GONE = "gone"
     """A crash from which the node does not return."""
     ISOLATE = "isolate"
@@ -40,6 +42,8 @@ class Fault(StrEnum):
     """A node looks at everything late."""
     SKEW = "skew"
     """A node restarts with a wall clock that is wrong by up to an hour."""
+    NARROW = "narrow"
+    """Little bandwidth between two linked nodes."""
     WEATHER = "weather"
     """Segments are lost and late everywhere, and bandwidth is small."""
     GARBLE = "garble"
@@ -59,6 +63,25 @@ class Trouble(NamedTuple):
     lasts: float
     target: int
     amount: float
+
+
+def target_of(trouble: Trouble, topology: Topology) -> str:
+    """Whom a fault hits, for people."""
+    match trouble.fault:
+        case Fault.CUT | Fault.CUT_ONE_WAY | Fault.RESET | Fault.NARROW:
+            pairs = topology.pairs()
+            if not pairs:
+                return "nothing"
+            a, b = pairs[trouble.target % len(pairs)]
+            if trouble.fault is Fault.CUT_ONE_WAY:
+                return f"{a} -> {b}" if trouble.amount < 0.5 else f"{b} -> {a}"
+            return f"{a} - {b}"
+        case Fault.ISOLATE:
+            return list(topology.places)[trouble.target % len(topology.places)]
+        case Fault.WEATHER | Fault.GARBLE | Fault.REPEAT:
+            return "everywhere"
+        case _:
+            return str(topology.nodes[trouble.target % len(topology.nodes)])
 
 
 def draw_plan(
@@ -109,9 +132,12 @@ class Ailments:
         world.chaos = Chaos()
         for node in world.nodes.values():
             node.slow_s = 0.0
+            if node.up and not node.serves:
+                node.crash()
             if not node.up and node.key not in self.gone:
                 node.start()
         self._cuts.clear()
+        world.narrow.clear()
         world.heal()
 
     # -- striking ------------------------------------------------------------------------------------------------
@@ -139,6 +165,12 @@ class Ailments:
                 self._cut(out, trouble)
             case Fault.CRASH | Fault.POWER_LOSS | Fault.GONE | Fault.SKEW:
                 self._crash(node, trouble)
+            case Fault.LEAVE:
+                self._leave(node, trouble)
+            case Fault.NARROW if pair is not None:
+                ways = (pair, (pair[1], pair[0]))
+                self.world.narrow.update(dict.fromkeys(ways, 3e3 + 100e3 * (1.0 - trouble.amount)))
+                self._later(trouble, lambda: [self.world.narrow.pop(way, 0.0) for way in ways])
             case Fault.SLOW:
                 node.slow_s = 0.02 + 1.5 * trouble.amount**3
                 self._later(trouble, lambda: setattr(node, "slow_s", 0.0))
@@ -204,6 +236,21 @@ class Ailments:
             node.skew_s = 7_200.0 * (trouble.amount - 0.5)
         self._later(trouble, lambda: self._return(node))
 
+    def _leave(self, node: SimNode, trouble: Trouble) -> None:
+        if node.up and node.serves:
+            self.crashed = True
+            node.terminate()
+            self._later(trouble, lambda: self._return_when_gone(node))
+
+    def _return_when_gone(self, node: SimNode) -> None:
+        """It may still be emptying its queues."""
+        if self._ended or (node.up and node.serves):
+            return
+        if node.up:
+            self.world.at(self.world.now + 0.5, lambda: self._return_when_gone(node))
+        else:
+            self._return(node)
+
     def _return(self, node: SimNode) -> None:
         if not node.up and node.key not in self.gone:
             node.start()
@@ -236,5 +283,5 @@ def repeat(receiver: SimNode, connection: Connection, link: int, header: BatchHe
     """Hand a batch to a node's forwarder as if the link had carried it once more."""
     session = receiver.machine.sessions.get(link)
     if session is not None and session.is_open and not connection.dead:
-        receiver.machine.forwarder.receive(session, header, body, receiver.world.now)
+        receiver.machine.forwarder.receive(session, header, body, receiver.now)
         receiver.after()

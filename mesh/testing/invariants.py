@@ -230,8 +230,11 @@ def unexplained(
 
 
 def lost(world: World, taken: Iterable[Taken]) -> int:
-    """How many promises were not kept: for each event, each other region, member and queue group that its ingress node
-    planned for and that saw nothing of it."""
+    """How many promises were not kept: for each event, each other region and member that its ingress node planned for and
+    that saw nothing of it, or whose share for a queue group reached no member of the group anywhere.
+
+    A drop is counted once for an event and a destination, whatever was wanted there; so is a promise.
+    """
     by_id: dict[MeshId, list[tuple[NodeKey, tuple[int, int]]]] = {}
     for one in world.delivered:
         by_id.setdefault(one.mesh_id, []).extend((one.node, (one.session, sid)) for sid in one.delivery.sids)
@@ -243,14 +246,18 @@ def lost(world: World, taken: Iterable[Taken]) -> int:
         plan = event.plan
         # Where a group's share goes, one count may stand for all: nobody there knows whether plain interest was meant.
         groups = {one.region if not one.node else one.node for one in event.assigned}
-        promises += len(set(plan.regions) - regions - groups) + len(set(plan.nodes) - nodes - groups)
-        promises += sum(
-            1 for u in plan.unreached if (u.node not in nodes if u.node else u.region not in regions)
-        )
+        missing = {(region, "") for region in set(plan.regions) - regions - groups}
+        missing |= {("", node) for node in set(plan.nodes) - nodes - groups}
+        missing |= {
+            ("", u.node) if u.node else (u.region, "")
+            for u in plan.unreached
+            if (u.node not in nodes if u.node else u.region not in regions)
+        }
         for assigned in event.assigned:
             group = (assigned.filter, assigned.group)
             if not any(world.nodes[node].asked.get(who) == group for node, who in got):
-                promises += 1
+                missing.add(("", assigned.node) if assigned.node else (assigned.region, ""))
+        promises += len(missing)
     return promises
 
 

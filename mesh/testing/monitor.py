@@ -44,14 +44,15 @@ class Violation(NamedTuple):
 
 @dataclass(slots=True)
 class Sightings:
-    """Figures of a run. loops: transient cycles across sources of one region; loop_s: the longest. hops: longest path."""
+    """Figures of a run. loops: transient cycles across sources of one region; loop_s: the longest. hops: longest path.
+    largest: what a peer can make grow -> (size, bound) where it came nearest to its bound."""
 
     loops: int = 0
     loop_s: float = 0.0
     hops: int = 0
     copies: int = 0
     deliveries: int = 0
-    largest: dict[str, int] = field(default_factory=dict)
+    largest: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class Monitor:
@@ -145,7 +146,7 @@ class Monitor:
                 if self._returns(node, source):
                     self.note("P2", f"next hops of source {source} lead from {node.key} back to it")
         for region in (*changed, *removed):
-            self._check_across(region)
+            self._check_across(region, node)
 
     def _returns(self, start: SimNode, source: SourceKey) -> bool:
         """Whether following next hops of one source from a node leads back to it."""
@@ -179,19 +180,22 @@ class Monitor:
         _, other, back, _ = connection.end(node)
         return other if other.up and other.connections.get(back) is connection else None
 
-    def _check_across(self, region: str) -> None:
-        """Across the sources of a region: does some node's first choice lead back to it? Counted, and for how long."""
-        looping = self.across(region)
+    def _check_across(self, region: str, changed: SimNode) -> None:
+        """Across the sources of a region: does some node's first choice lead back to it? Counted, and for how long.
+
+        A circle that was not there before leads through the node that changed, so only its own way is followed then.
+        """
+        looping = self.across(region, None if region in self._looping else changed)
         if looping and region not in self._looping:
             self._looping[region] = self.world.now
             self.seen.loops += 1
         elif not looping and region in self._looping:
             self.seen.loop_s = max(self.seen.loop_s, self.world.now - self._looping.pop(region))
 
-    def across(self, region: str) -> bool:
-        """Whether first choices towards a region run in a circle now, whatever their sources."""
+    def across(self, region: str, only: SimNode | None = None) -> bool:
+        """Whether first choices towards a region run in a circle now, whatever their sources. only: from one node."""
         done: set[NodeKey] = set()
-        for begin in self.world.live_nodes():
+        for begin in self.world.live_nodes() if only is None else (only,):
             trail: set[NodeKey] = set()
             node: SimNode | None = begin
             while node is not None and node.up and node.key not in done and node.key.region != region:
@@ -211,8 +215,9 @@ class Monitor:
 
     def _check_sizes(self, node: SimNode) -> None:
         for what, (size, bound) in sizes(node, self.world.limits).items():
-            if size > self.seen.largest.get(what, 0):
-                self.seen.largest[what] = size
+            most, its_bound = self.seen.largest.get(what, (0, 1))
+            if size * its_bound > most * bound:
+                self.seen.largest[what] = (size, bound)
             if size > bound:
                 self.note("P8", f"{what} of {node.key} is {size}, bound {bound}")
 

@@ -32,7 +32,8 @@ RTO_S: Final = 0.2
 """What a lost segment costs at least (RFC 6298 section 2.4 allows 1 s; common stacks use 0.2 s)."""
 HELD_FRAMES: Final = 10_000
 """What a stalled stream holds before the connection ends: nothing is lost from the middle of a stream."""
-FRAME_BYTES: Final = 64
+SEGMENT_BYTES: Final = 64
+"""What a frame costs a line beside its own bytes: headers of TCP and IP, and a batch's header."""
 SESSION_FRAMES: Final = (wire.Open, wire.CloseLink, wire.Hello, wire.Heard, wire.Ack, Data)
 """Frames of the stream's own session: chaos leaves them alone."""
 
@@ -99,6 +100,8 @@ class Network:
         self.nodes: dict[NodeKey, SimNode] = {}
         self.blocked: set[tuple[NodeKey, NodeKey]] = set()
         """One-way cuts: from, to."""
+        self.narrow: dict[tuple[NodeKey, NodeKey], float] = {}
+        """Bytes a second from one node to another, where that is less than the network's."""
         self._through_codec = through_codec
 
     def at(self, when: float, action: Callable[[], None]) -> None:
@@ -132,8 +135,8 @@ class Network:
         def wall_ms(node: SimNode) -> int:
             return int((WALL_S + self.now + node.skew_s) * 1e3)
 
-        link_a = a.machine.link_connected(dialled=True, terms=terms, wall_ms=wall_ms(a), now=self.now)
-        link_b = b.machine.link_connected(dialled=False, terms=Terms(), wall_ms=wall_ms(b), now=self.now)
+        link_a = a.machine.link_connected(dialled=True, terms=terms, wall_ms=wall_ms(a), now=a.now)
+        link_b = b.machine.link_connected(dialled=False, terms=Terms(), wall_ms=wall_ms(b), now=b.now)
         connection = Connection(a, b, link_a, link_b, Wire(latency), Wire(latency))
         a.connections[link_a] = connection
         b.connections[link_b] = connection
@@ -167,8 +170,9 @@ class Network:
                 self.sever(connection, told=True)
             return
         chaos = self.chaos
-        size = FRAME_BYTES + (len(frame.body) if isinstance(frame, Data) else 0)
-        way.free_at = max(way.free_at, self.now) + size / chaos.bandwidth_bytes_s
+        size = SEGMENT_BYTES + (len(frame.body) if isinstance(frame, Data) else len(encode(frame)))
+        line = self.narrow.get((sender.key, connection.end(sender)[1].key), chaos.bandwidth_bytes_s)
+        way.free_at = max(way.free_at, self.now) + size / min(line, chaos.bandwidth_bytes_s)
         delay = way.latency_s * (1.0 + (self.dice.random() * chaos.jitter if chaos.jitter else 0.0))
         if chaos.loss and self.dice.random() < chaos.loss:
             delay += RTO_S + 2 * way.latency_s
@@ -209,7 +213,7 @@ class Network:
 
             def lost(node: SimNode = node, link: int = link, generation: int = generation) -> None:
                 if node.up and generation == node.generation and node.connections.pop(link, None) is not None:
-                    node.machine.link_lost(link, Close.LINK_LOST, "the connection ended", self.now)
+                    node.machine.link_lost(link, Close.LINK_LOST, "the connection ended", node.now)
                     node.after()
 
             self.at(self.now + connection.to_a.latency_s, lost)

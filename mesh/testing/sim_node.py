@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from mesh.testing.world import World
 
 DIAL_S: Final = (0.2, 2.0)
+DRAIN_TELL_S: Final = 0.3
+DRAIN_S: Final = 10.0
+"""Both as the node on trio has them (`mesh.node.runner`)."""
 NOTICES: Final = 10_000
 
 MeshId = tuple[str, str, int, int]
@@ -68,6 +71,10 @@ class SimNode:
         self.bridges = bridges
         self.epoch = 0
         self.skew_s = 0.0
+        """How far its wall clock is off."""
+        self.clock_begun_s = 0.0
+        self.clock_rate = 1.0
+        """Its monotonic clock: what it showed at virtual time 0, and its seconds in each second. Change it only while down."""
         self.slow_s = 0.0
         """Every burst waits so long before this node looks at it, and deadlines strike so late."""
         self.busy_until = 0.0
@@ -85,7 +92,14 @@ class SimNode:
         """The same with what was given up since."""
         self._dialling: dict[NodeKey, float] = {}
         self._armed = float("inf")
+        self._now = 0.0
         self.machine: NodeMachine
+
+    @property
+    def now(self) -> float:
+        """What this node's monotonic clock shows: machines never see virtual time itself. Never goes back."""
+        self._now = max(self._now, self.clock_begun_s + self.world.now * self.clock_rate)
+        return self._now
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -106,7 +120,8 @@ class SimNode:
         )
         if world.merge_budget is not None:
             settings = replace(settings, merge_budget=world.merge_budget)
-        self.machine = NodeMachine(settings, random.Random(world.dice.getrandbits(64)), world.now)
+        self._now = 0.0
+        self.machine = NodeMachine(settings, random.Random(world.dice.getrandbits(64)), self.now)
         self.up = True
         self.generation += 1
         self._armed = float("inf")
@@ -114,7 +129,7 @@ class SimNode:
         self._dialling.clear()
         self.connections.clear()
         for (session, sid), (filter, group) in self.subscriptions.items():
-            self.machine.subscribe(session, sid, filter, group, world.now)
+            self.machine.subscribe(session, sid, filter, group, self.now)
         self.after()
         self._dial(self.generation)
 
@@ -135,42 +150,63 @@ class SimNode:
             buried[Drop.SHUTDOWN] = buried.get(Drop.SHUTDOWN, 0) + held
 
     def leave(self) -> None:
-        """SIGTERM."""
-        self.machine.leave(self.world.now)
+        """Say that it leaves; nothing ends yet."""
+        self.machine.leave(self.now)
         self.after()
+
+    def terminate(self) -> None:
+        """SIGTERM: it leaves, lets its queues empty, closes its links, and is gone."""
+        self.leave()
+        generation, latest = self.generation, self.world.now + DRAIN_S
+        self.world.at(self.world.now + DRAIN_TELL_S, lambda: self._drained(generation, latest))
+
+    def _drained(self, generation: int, latest: float) -> None:
+        if not self.up or generation != self.generation:
+            return
+        if self.machine.queued_bytes and self.world.now < latest:
+            self.world.at(self.world.now + 0.02, lambda: self._drained(generation, latest))
+            return
+        self.machine.close_links(self.now)
+        self.after()
+        self.crash()
+
+    @property
+    def serves(self) -> bool:
+        """Whether it takes clients' calls: up and not leaving."""
+        return self.up and not self.machine.draining
 
     # -- clients -------------------------------------------------------------------------------------------------
 
     def subscribe(self, session: int, sid: int, filter: str, group: str = "") -> None:
         self.subscriptions[session, sid] = self.asked[session, sid] = (filter, group)
         if self.up:
-            self.machine.subscribe(session, sid, filter, group, self.world.now)
+            self.machine.subscribe(session, sid, filter, group, self.now)
             self.after()
 
     def unsubscribe(self, session: int, sid: int) -> None:
         del self.subscriptions[session, sid]
         if self.up:
-            self.machine.unsubscribe(session, sid, self.world.now)
+            self.machine.unsubscribe(session, sid, self.now)
             self.after()
 
     def publish(self, *topics: str, key: str = "", data: bytes = b"x", ttl_ms: int = 0) -> list[MeshId]:
         """Publish one event per topic in one burst; returns their mesh_ids."""
-        events = [NewEvent(topic, key, ttl_ms, (), data) for topic in topics]
+        events = [NewEvent(topic, key, ttl_ms, None, data) for topic in topics]
         world = self.world
         ids: list[MeshId] = []
-        first, plans, assigned = self.machine.publish(events, world.now)
+        first, plans, assigned = self.machine.publish(events, self.now)
         for at, topic in enumerate(topics):
             mesh_id = (self.key.region, self.key.node, self.epoch, first + at)
             ids.append(mesh_id)
             world.taken.append(Taken(world.now, self.key, mesh_id, topic, plans[at], assigned.get(at, ())))
-        self.machine.flush(world.now)
+        self.machine.flush(self.now)
         self.after()
         return ids
 
     def request(self, topic: str, timeout_s: float) -> str:
         """Send a request; its end appears in `ended`."""
-        inbox = self.machine.request(NewEvent(topic, "", 0, (), b"?"), timeout_s, self.world.now)
-        self.machine.flush(self.world.now)
+        inbox = self.machine.request(NewEvent(topic, "", 0, (), b"?"), timeout_s, self.now)
+        self.machine.flush(self.now)
         self.after()
         return inbox
 
@@ -195,7 +231,7 @@ class SimNode:
                 world.noticed(self, effect)
         for link in sorted(machine.take_ready()):
             connection = self.connections.get(link)
-            while connection is not None and (item := machine.pull(link, world.now)) is not None:
+            while connection is not None and (item := machine.pull(link, self.now)) is not None:
                 world.carried(self, connection, item.header, item.body)
                 world.transmit(self, connection, Data(item.header, item.body))
         for session, deliveries in machine.take_deliveries().items():
@@ -209,7 +245,7 @@ class SimNode:
         if deadline < self._armed:
             self._armed = deadline
             generation = self.generation
-            at = max(deadline, world.now) + self.slow_s
+            at = max((deadline - self.clock_begun_s) / self.clock_rate, world.now) + self.slow_s
             world.at(at, lambda: self._strike(generation, deadline))
         world.settled(self)
 
@@ -217,13 +253,14 @@ class SimNode:
         if not self.up or generation != self.generation or deadline != self._armed:
             return
         self._armed = float("inf")
-        self.machine.handle_deadline(self.world.now)
+        self._now = max(self._now, deadline)  # what rounding took away
+        self.machine.handle_deadline(self.now)
         self.after()
 
     def received(self, link: int, frames: list[wire.Frame]) -> None:
         """A burst arrived."""
         if self.up and link in self.connections:
-            self.machine.receive(link, frames, self.world.now)
+            self.machine.receive(link, frames, self.now)
             # Acknowledged batches may have given credit for what waits.
             if any(isinstance(frame, wire.Ack) for frame in frames):
                 self.machine.forwarder.ready.add(link)
@@ -238,7 +275,7 @@ class SimNode:
             linked = {session.peer_key for session in machine.sessions.values() if session.is_open}
             wanted = list(self.targets)
             own = self.key.region
-            for want in machine.control.membership.wanted_links(world.now):
+            for want in machine.control.membership.wanted_links(self.now):
                 wanted.append((NodeKey(own, want.node), Terms(expect_region=own)))
             for key, terms in wanted:
                 if key != self.key and key not in linked and self._dialling.get(key, 0.0) <= world.now:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Final, NamedTuple
 
 from mesh.core.session import Terms
@@ -78,6 +78,8 @@ class Shape(StrEnum):
     STAR = "star"
     HUBS = "hubs"
     """Hub and spoke: two hubs, joined, each with its own spokes."""
+    FULL = "full"
+    """Each region with each other one."""
     RANDOM = "random"
 
 
@@ -94,8 +96,8 @@ class Size(StrEnum):
 
 REGIONS: Final = {Size.SMALL: (3, 6), Size.MEDIUM: (8, 14), Size.LARGE: (30, 100)}
 NODES: Final = {Size.SMALL: (1, 3), Size.MEDIUM: (1, 4), Size.LARGE: (1, 4)}
-LONGEST: Final = 14
-"""Regions in a line or a ring: the hop limit is 16."""
+MOST: Final = {Shape.LINE: 14, Shape.RING: 14, Shape.FULL: 8}
+"""Regions in shapes that do not grow for ever: the hop limit is 16, and who bridges to everybody has many bridges."""
 
 
 class Bridge(NamedTuple):
@@ -150,6 +152,8 @@ def edges(shape: Shape, regions: int, dice: random.Random) -> list[tuple[int, in
         return [(0, i) for i in range(1, regions)]
     if shape is Shape.HUBS:
         return [(0, 1)] + [(i % 2, i) for i in range(2, regions)]
+    if shape is Shape.FULL:
+        return list(combinations(range(regions), 2))
     found = {(dice.randrange(i), i) for i in range(1, regions)}
     for _ in range(max(1, regions // 2)):
         a, b = sorted(dice.sample(range(regions), 2))
@@ -160,9 +164,9 @@ def edges(shape: Shape, regions: int, dice: random.Random) -> list[tuple[int, in
 def draw(dice: random.Random, size: Size = Size.SMALL, shape: Shape | None = None) -> Topology:
     """A random mesh. Cost: O(nodes)."""
     count = dice.randint(*REGIONS[size])
-    shape = shape or dice.choice(list(Shape))
-    if shape in (Shape.LINE, Shape.RING):
-        count = min(count, LONGEST)
+    fits = [one for one in Shape if MOST.get(one, count) >= REGIONS[size][0]]
+    shape = shape or dice.choice(fits)
+    count = min(count, MOST.get(shape, count))
     topology = Topology(shape)
     names: list[str] = []
     for index in range(count):

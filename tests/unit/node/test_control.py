@@ -8,6 +8,7 @@ from unit.node.wired_machines import Net, Wired, tight
 
 from mesh.core.session import Terms
 from mesh.core.tables import TableSet
+from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits
 from mesh.model.reasons import Close
 from mesh.node.control import KEPT_S
@@ -377,3 +378,69 @@ def test_a_peer_that_ends_a_link_on_purpose_is_no_suspect() -> None:
     net, a, _, link = linked("eu")
     a.machine.link_lost(link, Close.LINK_LOST, "reset", net.now)
     assert a.machine.control.membership.members()["n2"].state.name == "SUSPECT"
+
+
+# -- a member's earlier process ----------------------------------------------------------------------------------------
+
+
+def bridge_behind() -> tuple[World, SimNode, SimNode]:
+    """eu/n1 reaches us only through its sibling eu/n2. us tells no newer seqno meanwhile."""
+    world = World(5)
+    plain, bridge = world.node("eu", "n1"), world.node("eu", "n2", bridges=["us"])
+    us = world.node("us", "n1")
+    world.seed_link(plain, bridge)
+    world.seed_link(bridge, us)
+    for node in (plain, bridge, us):
+        node.start()
+    world.run(3.0)
+    assert "us" in plain.machine.control.routes.fib
+    return world, plain, bridge
+
+
+@pytest.mark.parametrize("away_s", [0.1, 40.0], ids=["still suspect", "dead meanwhile"])
+def test_routes_of_a_members_earlier_process_are_not_relied_on(away_s: float) -> None:
+    world, plain, bridge = bridge_behind()
+    bridge.crash()
+    world.run(away_s)
+    used_early = []
+
+    def look(node: SimNode) -> None:
+        new = plain.machine.control._epochs["n2"] == bridge.epoch
+        if node is plain and new and "us" in plain.machine.control.routes.fib:
+            used_early.append(world.now)
+
+    world.cut(bridge.key, NodeKey("us", "n1"))
+    world.on_settled.append(look)
+    bridge.start()
+    world.run(5.0)
+    assert "n2" in plain.machine.links.peers
+    assert plain.machine.control._epochs["n2"] == bridge.epoch
+    assert used_early == [], (
+        "a new process may use routes of this very node: together they would run in a circle"
+    )
+    world.on_settled.remove(look)
+    world.heal()
+    world.run(10.0)
+    assert "us" in plain.machine.control.routes.fib
+
+
+def test_a_table_of_a_members_earlier_process_that_comes_late_brings_no_routes() -> None:
+    world, plain, bridge = bridge_behind()
+    [(key, value)] = [(k, v) for k, v in plain.machine.control.tables.items("n2") if k[0] == "r"]
+    control = plain.machine.control
+    control._new_process("n2", bridge.epoch + 1, world.now)
+    control._entry("n2", key, value, world.now)
+    assert "us" not in control.routes.fib
+
+
+def test_a_route_that_a_members_new_process_tells_alike_counts() -> None:
+    world, plain, bridge = bridge_behind()
+    control = plain.machine.control
+    before = control.tables.get("n2", "rus/n1")
+    bridge.crash()
+    world.run(0.05)
+    bridge.start()
+    world.run(5.0)
+    assert control._epochs["n2"] == bridge.epoch
+    assert control.tables.get("n2", "rus/n1") == before, "the world was built so that it tells the same again"
+    assert "us" in control.routes.fib
