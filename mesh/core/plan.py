@@ -92,6 +92,40 @@ class Plan:
         self.plain = not (self.local or self.groups or self.unreached)
 
 
+PLANS = 16_384
+"""Topics whose plan is remembered; past it the memory is cleared."""
+
+
+class PlanMemory:
+    """The plans of topics in use. `known` is the look-up alone, for loops over events.
+
+    Keeps: at most PLANS plans. Cost: one look-up; a new topic costs what `make` costs.
+    """
+
+    __slots__ = ("_make", "_plans", "known")
+
+    def __init__(self, make: Callable[[str], Plan]) -> None:
+        self._make = make
+        self._plans: dict[str, Plan] = {}
+        self.known = self._plans.get
+
+    def of(self, topic: str) -> Plan:
+        """The plan of a topic, from memory or made now."""
+        plan = self._plans.get(topic)
+        if plan is None:
+            if len(self._plans) >= PLANS:
+                self._plans.clear()
+            plan = self._plans[topic] = self._make(topic)
+        return plan
+
+    def forget(self) -> None:
+        """Interest, routes, sessions or links changed."""
+        self._plans.clear()
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+
 PART_REGIONS = 200
 """Regions in one batch: with MOST_GROUPS of them the header stays under its 64 KiB."""
 MOST_GROUPS = 60

@@ -311,7 +311,7 @@ class Clients:
             raise RefusedError("MESH-E029", f"no way back to {to.region}/{to.node}: {why.value}", status=503)
         here = to.region == self.key.region
         outcome = Outcome(() if here else (to.region,), int(here), (), ())
-        return Outcomes(self._mesh_id(self._machine.forwarder.seq), [outcome])
+        return Outcomes(self._mesh_id(self._machine.forwarder.ingress.seq), [outcome])
 
     # -- counting ------------------------------------------------------------------------------------------------
 

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 
 from mesh.core.counters import Counters
 from mesh.core.effects import CloseLink, Effect, Notify, Send
-from mesh.core.forwarding import Forwarder, Published
+from mesh.core.forwarding import Forwarder
 from mesh.core.inboxes import INBOX, NOTICE, Ended, Inboxes, ReplyTo
+from mesh.core.ingress import Published
 from mesh.core.interest import Destinations, InterestIndex
 from mesh.core.plan import MOST_GROUPS, Links, Planner
 from mesh.core.session import Flow, Identity, LinkSession, Queued, SessionState, Terms
@@ -376,7 +377,7 @@ class NodeMachine:
 
     def take_deliveries(self) -> dict[int, list[Delivery]]:
         """Deliveries by client session since the last call."""
-        return self.forwarder.handover.take()
+        return self.forwarder.deliverer.handover.take()
 
     def take_ready(self) -> set[int]:
         """Links that have batches to pull."""
@@ -456,7 +457,7 @@ class NodeMachine:
         self.inboxes.handle_deadline(now)
         if now >= self._housekeeping_at:
             self._housekeeping_at = now + HOUSEKEEPING_S
-            self.forwarder.dedupe.expire(now)
+            self.forwarder.deliverer.dedupe.expire(now)
         self._settle(now)
 
     def _take_in(self, now: float) -> None:

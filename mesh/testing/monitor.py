@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from federation.core.selection import FibEntry, NextHop
-from mesh.core.forwarding import PLANS
 from mesh.core.holdings import OWNERS
+from mesh.core.plan import PLANS
 from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits
 from mesh.testing.world import MeshId, SimNode, World
@@ -243,9 +243,9 @@ def sizes(node: SimNode, limits: Limits) -> dict[str, tuple[int, int]]:
         ),
         "link.unacked": (max((len(s.unacked) for s in sessions), default=0), limits.credit_events),
         "sessions": (len(machine.sessions), limits.peer_links + limits.half_open_links),
-        "plans": (len(forwarder._plans), PLANS),
-        "region_plans": (len(forwarder._region_plans), PLANS),
-        "dedupe": (len(forwarder.dedupe), limits.dedupe_origins),
+        "plans": (len(forwarder.plans), PLANS),
+        "region_plans": (len(forwarder.region_plans), PLANS),
+        "dedupe": (len(forwarder.deliverer.dedupe), limits.dedupe_origins),
         "requests": (len(machine.inboxes), limits.pending_requests),
         "region.owners": (region.owners, OWNERS[Scope.REGION] + 1),
         "world.owners": (world.owners, OWNERS[Scope.WORLD] + 1),

@@ -220,7 +220,7 @@ class Trial:
             node = self.dice.choice(world.live_nodes())
             topic = self._topic()
             forwarder = node.machine.forwarder
-            mesh_id = (node.key.region, node.key.node, node.epoch, forwarder.seq + 1)
+            mesh_id = (node.key.region, node.key.node, node.epoch, forwarder.ingress.seq + 1)
             walks[mesh_id] = follow(world, node, topic, mesh_id)
             assert node.publish(topic) == [mesh_id]
         self._quiet()

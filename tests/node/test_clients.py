@@ -193,7 +193,7 @@ async def test_an_outcome_tells_regions_groups_and_what_is_here(
         first, second = outcomes.each
         assert (first.regions, first.local, first.groups, first.reasons) == (("us",), 2, (), ())
         assert (second.regions, second.local, second.groups) == (("us",), 0, (("g", "us"),))
-        assert outcomes.first.seq == two.machine.forwarder.seq - 1
+        assert outcomes.first.seq == two.machine.forwarder.ingress.seq - 1
 
 
 # -- requests ------------------------------------------------------------------------------------------------------

@@ -16,10 +16,12 @@ from federation.core.reach import FILTER_KEY
 from federation.core.summary import Summary
 from mesh.core.counters import Counters
 from mesh.core.dedupe import Seen, Window
-from mesh.core.forwarding import PLANS, Forwarder
+from mesh.core.delivery import Deliverer
+from mesh.core.forwarding import Forwarder
 from mesh.core.handover import Handover
 from mesh.core.interest import InterestIndex
-from mesh.core.plan import Part, Planner
+from mesh.core.outbox import Outbox
+from mesh.core.plan import PLANS, Part, PlanMemory, Planner
 from mesh.model.event import Event
 from mesh.model.reasons import Drop
 from mesh.testing.faults import Fault, Trouble
@@ -93,19 +95,20 @@ def test_p5_each_event_handed_over_twice(monkeypatch: Patch) -> None:
 
 
 def test_p6_a_queue_groups_share_is_lost(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(Forwarder, "_deliver_to_group", lambda *what: True)
+    monkeypatch.setattr(Deliverer, "to_group", lambda *what: True)
     assert "P6" in found(3)
 
 
 def test_p8_a_table_that_grows_past_its_bound(monkeypatch: Patch) -> None:
-    def plan(self: Forwarder, topic: str) -> Any:
+    def of(self: PlanMemory, topic: str) -> Any:
         if len(self._plans) <= PLANS:
-            self._plans |= dict.fromkeys((f"{topic}/{n}" for n in range(PLANS)), planned(self, topic))
+            self._plans.update(dict.fromkeys((f"{topic}/{n}" for n in range(PLANS)), planned(self, topic)))
         return planned(self, topic)
 
-    planned = Forwarder.plan
-    monkeypatch.setattr(Forwarder, "plan", plan)
-    monkeypatch.setattr(Forwarder, "invalidate", lambda self, now: self.flush(now))
+    planned = PlanMemory.of
+    monkeypatch.setattr(PlanMemory, "of", of)
+    monkeypatch.setattr(PlanMemory, "forget", lambda self: None)
+    monkeypatch.setattr(Outbox, "forget", lambda self: None)
     assert "P8" in found(3)
 
 

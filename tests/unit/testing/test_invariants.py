@@ -129,7 +129,7 @@ def test_one_delivery_too_few_or_too_many_is_named(topic: str, change: int, prop
 
 def test_p9_copies_and_deliveries_that_were_not_explained_or_did_not_happen() -> None:
     world, nodes = line()
-    mesh_id = ("a", "a2", nodes["a2"].epoch, nodes["a2"].machine.forwarder.seq + 1)
+    mesh_id = ("a", "a2", nodes["a2"].epoch, nodes["a2"].machine.forwarder.ingress.seq + 1)
     walk = follow(world, nodes["a2"], "t", mesh_id)
     taken = publish(world, nodes["a2"], "t")
     got = invariants.delivered_to(world, taken.mesh_id)

@@ -36,7 +36,7 @@ def test_a_walk_names_every_copy_client_and_group_and_changes_nothing() -> None:
     assert walk.groups == {("g", "t"): [c2]}
     assert walk.missed == []
     assert world.delivered == []
-    assert nodes["a1"].machine.forwarder.seq == 0
+    assert nodes["a1"].machine.forwarder.ingress.seq == 0
 
 
 def test_what_was_explained_happens() -> None:
