@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mesh.core.effects import CloseLink, Notify, Send
 from mesh.core.forwarding import Published
-from mesh.core.inboxes import Ended
+from mesh.core.inboxes import Ended, ReplyTo
 from mesh.core.session import Terms
-from mesh.model.event import Delivery, NewEvent
+from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Delivery, Event, NewEvent
 from mesh.model.ids import NodeKey
 from mesh.model.reasons import Drop
 from mesh.node.machine import NodeMachine
@@ -87,6 +87,8 @@ class SimNode:
         """What clients asked for: (session, sid) -> (filter, group). Asked again after a restart."""
         self.asked: dict[tuple[int, int], tuple[str, str]] = {}
         """The same with what was given up since."""
+        self.replies = False
+        """Whether its clients answer requests."""
         self._dialling: dict[NodeKey, float] = {}
         self._armed = float("inf")
         self._now = 0.0
@@ -230,10 +232,13 @@ class SimNode:
             while connection is not None and (item := machine.pull(link, self.now)) is not None:
                 world.carried(self, connection, item.header, item.body)
                 world.transmit(self, connection, Data(item.header, item.body))
+        asked: list[Event] = []
         for session, deliveries in machine.take_deliveries().items():
             for delivery in deliveries:
                 mesh_id = (*delivery.origin, delivery.event.seq)
                 world.delivered.append(Delivered(world.now, self.key, session, mesh_id, delivery))
+                if self.replies and delivery.event.extra is not None:
+                    asked.append(delivery.event)
         self.ended += machine.take_ended()
         machine.take_questions()
         deadline = machine.next_deadline()
@@ -243,6 +248,17 @@ class SimNode:
             at = max((deadline - self.clock_begun_s) / self.clock_rate, world.now) + self.slow_s
             world.at(at, lambda: self._strike(generation, deadline))
         world.settled(self)
+        if asked:
+            self._reply(asked)
+
+    def _reply(self, asked: list[Event]) -> None:
+        for event in asked:
+            assert event.extra is not None
+            to = ReplyTo.parse(event.extra[EXTRA_REPLY_TO])
+            reply = NewEvent(event.topic, "", 0, (), b"!")
+            self.machine.reply(to, event.extra[EXTRA_CORRELATION], reply, self.now)
+        self.machine.flush(self.now)
+        self.after()
 
     def _strike(self, generation: int, deadline: float) -> None:
         if not self.up or generation != self.generation or deadline != self._armed:

@@ -20,6 +20,7 @@ from mesh.core.forwarding import PLANS, Forwarder
 from mesh.core.interest import InterestIndex
 from mesh.core.plan import Part, Planner
 from mesh.model.reasons import Drop
+from mesh.node.machine import NodeMachine
 from mesh.testing.faults import Fault, Trouble
 from mesh.testing.topology import Size
 from mesh.testing.trial import Trial
@@ -150,6 +151,11 @@ def test_a_delivery_that_nobody_asked_for(monkeypatch: Patch) -> None:
     match = InterestIndex.match
     monkeypatch.setattr(InterestIndex, "match", lambda self, topic: match(self, "x"))
     assert found(3) & {"P1", "exact"}
+
+
+def test_a_request_whose_reply_is_lost(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(NodeMachine, "reply", lambda *what: None)
+    assert found(3) == {"request"}
 
 
 def test_a_drop_that_is_not_counted(monkeypatch: Patch) -> None:
