@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mesh.core.effects import CloseLink, Notify, Send
 from mesh.core.groups import Assigned
-from mesh.core.inboxes import Ended
+from mesh.core.inboxes import Ended, ReplyTo
 from mesh.core.plan import Plan
 from mesh.core.session import Terms
-from mesh.model.event import Delivery, Event, NewEvent
+from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Delivery, Event, NewEvent
 from mesh.model.ids import NodeKey
 from mesh.model.reasons import Drop
 from mesh.node.machine import NodeMachine
@@ -90,6 +90,8 @@ class SimNode:
         """What clients asked for: (session, sid) -> (filter, group). Asked again after a restart."""
         self.asked: dict[tuple[int, int], tuple[str, str]] = {}
         """The same with what was given up since."""
+        self.replies = False
+        """Whether its clients answer requests."""
         self._dialling: dict[NodeKey, float] = {}
         self._armed = float("inf")
         self._now = 0.0
@@ -234,11 +236,14 @@ class SimNode:
             while connection is not None and (item := machine.pull(link, self.now)) is not None:
                 world.carried(self, connection, item.header, item.body)
                 world.transmit(self, connection, Data(item.header, item.body))
+        asked: list[Event] = []
         for session, deliveries in machine.take_deliveries().items():
             for delivery in deliveries:
                 for event in delivery.events:
                     mesh_id = (*delivery.origin, event.seq)
                     world.delivered.append(Delivered(world.now, self.key, session, mesh_id, event, delivery))
+                    if self.replies and event.extra is not None:
+                        asked.append(event)
         self.ended += machine.take_ended()
         machine.take_questions()
         deadline = machine.next_deadline()
@@ -248,6 +253,17 @@ class SimNode:
             at = max((deadline - self.clock_begun_s) / self.clock_rate, world.now) + self.slow_s
             world.at(at, lambda: self._strike(generation, deadline))
         world.settled(self)
+        if asked:
+            self._reply(asked)
+
+    def _reply(self, asked: list[Event]) -> None:
+        for event in asked:
+            assert event.extra is not None
+            to = ReplyTo.parse(event.extra[EXTRA_REPLY_TO])
+            reply = NewEvent(event.topic, "", 0, (), b"!")
+            self.machine.reply(to, event.extra[EXTRA_CORRELATION], reply, self.now)
+        self.machine.flush(self.now)
+        self.after()
 
     def _strike(self, generation: int, deadline: float) -> None:
         if not self.up or generation != self.generation or deadline != self._armed:

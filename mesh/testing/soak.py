@@ -28,7 +28,21 @@ from mesh.testing.story import plan_text, replay_command, story
 from mesh.testing.topology import Size
 from mesh.testing.trial import Outcome, Trial
 
-CHECKED: Final = ("P1", "P2", "P3", "P5", "P6", "P8", "P9", "P10", "P11", "exact", "loss", "raised")
+CHECKED: Final = (
+    "P1",
+    "P2",
+    "P3",
+    "P5",
+    "P6",
+    "P8",
+    "P9",
+    "P10",
+    "P11",
+    "exact",
+    "request",
+    "loss",
+    "raised",
+)
 """What a world is held against: the design's properties, the oracle's receivers, the counters, and that nothing raises."""
 LINE_S: Final = 30.0
 """Between two lines of progress where there is no terminal to rewrite one on."""

@@ -39,6 +39,10 @@ PROBES: Final = {Size.SMALL: 40, Size.MEDIUM: 25, Size.LARGE: 8}
 PEACEFUL: Final = 12
 """Events published in each round of peace."""
 PEACE_ROUNDS: Final = 3
+QUESTIONS: Final = 4
+"""Requests in each time of peace."""
+ANSWER_S: Final = 3.0
+"""Longer than any round trip of a world without faults."""
 CLOCK_DRIFT: Final = 500e-6
 """No two monotonic clocks count alike: by so much at most (what adjtimex may slew)."""
 WALL_SKEW_S: Final = 1_800.0
@@ -206,6 +210,34 @@ class Trial:
         for _ in range(PEACE_ROUNDS):
             if self._round_of_peace():
                 break
+        self._questions()
+
+    def _questions(self) -> None:
+        """Each request ends once: with a reply where somebody wants it, else with news that nobody is there, and soon
+        either way. Link roles may let a request through and no reply back: such a request waits for its time-out."""
+        world = self.world
+        oracle = Oracle(world)
+        waiting: list[tuple[SimNode, str, tuple[str, ...]]] = []
+        for node in world.live_nodes():
+            node.replies = True
+            node.ended.clear()
+        for _ in range(QUESTIONS):
+            node, topic = self.dice.choice(world.live_nodes()), self._topic()
+            wanted = oracle.receivers(topic, node.key)
+            regions = {key.region for key, _ in wanted.clients}
+            regions |= {key.region for members in wanted.groups.values() for (key, _), _ in members}
+            expected: tuple[str, ...] = ("reply",) if regions else ("no_responders", "no_members")
+            if all(node.key.region in oracle.reachable(region) for region in regions):
+                waiting.append((node, node.request(topic, 4 * ANSWER_S), expected))
+        world.run(ANSWER_S)
+        self._quiet()
+        for node in world.live_nodes():
+            node.replies = False
+        for node, inbox, expected in waiting:
+            ends = [ended for ended in node.ended if ended.inbox == inbox]
+            told = ["reply" if ended.event is not None else ended.problem for ended in ends]
+            if len(told) != 1 or told[0] not in expected:
+                self.monitor.note("request", f"{inbox} of {node.key} ended {told}, expected was {expected}")
 
     def _round_of_peace(self) -> bool:
         """Publish and hold what happens against the oracle, and against what was explained if no route moved. Returns:

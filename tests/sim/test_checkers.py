@@ -24,6 +24,7 @@ from mesh.core.outbox import Outbox
 from mesh.core.plan import PLANS, Part, PlanMemory, Planner
 from mesh.model.event import Event
 from mesh.model.reasons import Drop
+from mesh.node.machine import NodeMachine
 from mesh.testing.faults import Fault, Trouble
 from mesh.testing.topology import Size
 from mesh.testing.trial import Trial
@@ -154,6 +155,11 @@ def test_a_delivery_that_nobody_asked_for(monkeypatch: Patch) -> None:
     match = InterestIndex.match
     monkeypatch.setattr(InterestIndex, "match", lambda self, topic: match(self, "x"))
     assert found(3) & {"P1", "exact"}
+
+
+def test_a_request_whose_reply_is_lost(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(NodeMachine, "reply", lambda *what: None)
+    assert found(3) == {"request"}
 
 
 def test_a_drop_that_is_not_counted(monkeypatch: Patch) -> None:

@@ -58,6 +58,7 @@ def test_medium_worlds(seed: int) -> None:
     unharmed(live(seed, Size.MEDIUM)[1])
 
 
+@pytest.mark.timeout(300)  # about ten seconds where nothing else runs
 def test_a_large_world() -> None:
     outcome = live(LARGE, Size.LARGE)[1]
     unharmed(outcome)
@@ -106,7 +107,7 @@ def lived_elsewhere(seed: int, hash_seed: str) -> dict[str, Any]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     assert done.returncode == 0, done.stderr + done.stdout

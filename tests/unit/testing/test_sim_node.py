@@ -165,3 +165,7 @@ def test_a_request_ends_with_a_reply_or_with_no_responders() -> None:
     world.run(2.0)
     assert (a.ended[1].inbox, a.ended[1].problem) == (waiting, "timeout")
     assert world.delivered[0].node == b.key
+    b.replies = True
+    a.request("ask", 1.0)
+    world.run(0.5)
+    assert [ended.event.data for ended in a.ended if ended.event is not None] == [b"!"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mesh.testing import trial as trials
 from mesh.testing.faults import Fault, Trouble
 from mesh.testing.monitor import Violation
 from mesh.testing.topology import Shape, Size
@@ -52,6 +53,7 @@ def test_a_trial_lives_and_counts() -> None:
 
 
 def test_a_world_that_never_settles_says_what_was_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "SETTLE_S", 5.0)
     trial = Trial(8)
     world = trial.world
     a, b = next((bridge.a, bridge.b) for bridge in trial.topology.bridges)
@@ -62,4 +64,4 @@ def test_a_world_that_never_settles_says_what_was_missing(monkeypatch: pytest.Mo
     [first, *_] = outcome.violations
     assert isinstance(first, Violation)
     assert first.prop == "P1"
-    assert f"start: not settled after 60 s: {a} has no bridge to {b}" in first.detail
+    assert f"start: not settled after 5 s: {a} has no bridge to {b}" in first.detail
