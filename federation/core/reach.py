@@ -47,6 +47,11 @@ class Reach:
         """Regions that ever told what they want and were not forgotten."""
         return self._tables.keys()
 
+    @property
+    def filters(self) -> int:
+        """Filters and groups held for other regions. Cost: O(regions)."""
+        return sum(map(len, self._counts.values()))
+
     def told(self, region: str, bridge: str) -> None:
         """A bridge told its table, be it empty: a bridge whose region wants nothing counts like any other."""
         if bridge not in self._tables.get(region, {}):
