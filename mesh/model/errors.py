@@ -168,7 +168,7 @@ _EVENTS: Final[tuple[ErrorCode, ...]] = (
     ErrorCode("MESH-E006", "a batch that cannot be read",
               "Send a JSON array of CloudEvents; nothing of this batch was published.", status=400),
     ErrorCode("MESH-E007", "too large",
-              "Send less at once: [limits] event_bytes, body_bytes and batch_request_events are the bounds.",
+              "Send less at once: [limits] event_bytes, key_bytes, body_bytes and batch_request_events are the bounds.",
               status=413),
     ErrorCode("MESH-E008", "a media type this port does not read",
               "Use application/cloudevents+json, application/cloudevents-batch+json, or ce- headers with any "

@@ -147,8 +147,12 @@ class OpsApplication:
         try:
             outcomes = self._service.publish(events)
         except RefusedError as refused:
-            for op, _ in publishes:
-                self._refuse(op.id, refused)
+            if len(publishes) == 1:
+                self._refuse(publishes[0][0].id, refused)
+                return
+            for one in publishes:  # what is wrong with one of them is not the others' fault
+                self._publishes = [one]
+                self._flush()
             return
         first = 0
         for op, some in publishes:
