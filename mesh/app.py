@@ -224,6 +224,7 @@ async def _open_ports(
             limits,
             crashes=crashes,
             count_refusal=lambda reason: node.count_refusal("events", reason),
+            on_loopback=listeners["events"].on_loopback,
         )
         node.on_drain.append(events.drain)
         await nursery.start(events.serve)
@@ -234,6 +235,7 @@ async def _open_ports(
             limits,
             crashes=crashes,
             count_refusal=lambda reason: node.count_refusal("admin", reason),
+            on_loopback=listeners["admin"].on_loopback,
         )
         await nursery.start(admin.serve)
 

@@ -47,6 +47,11 @@ class Reach:
         """Regions that ever told what they want and were not forgotten."""
         return self._tables.keys()
 
+    @property
+    def filters(self) -> int:
+        """Filters and groups held for other regions. Cost: O(regions)."""
+        return sum(map(len, self._counts.values()))
+
     def told(self, region: str, bridge: str) -> None:
         """A bridge told its table, be it empty: a bridge whose region wants nothing counts like any other."""
         if bridge not in self._tables.get(region, {}):
@@ -112,12 +117,14 @@ class Reach:
             self._count(region, bridge, key, None)
 
     def _count(self, region: str, bridge: str, key: str, value: int | None) -> None:
-        holders = self._counts.setdefault(region, {}).setdefault(key, {})
+        counts = self._counts.setdefault(region, {})
+        holders = counts.get(key, {})
         bit = self._destinations.bit(REGION + region)
         if value is None:
             if holders.pop(bridge, None) is None:
-                return
+                return  # nothing of it was held, and nothing is remembered of it
         else:
+            counts[key] = holders
             holders[bridge] = value
         if key[0] == FILTER_KEY:
             if not holders:
@@ -128,4 +135,4 @@ class Reach:
             group, filter = split_group_key(key)
             self._interest.set_group(group, filter, bit, max(holders.values(), default=0))
         if not holders:
-            del self._counts[region][key]
+            del counts[key]

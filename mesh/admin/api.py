@@ -1,18 +1,16 @@
 """The calls of the admin port: from a request to an answer, without a socket.
 
 Decides paths, parameters and the shape of answers; every list covers the region and says who did not answer. Changes nothing
-but through `Inspect.request_leave`, and not for a web page of another site.
+but through `Inspect.request_leave`. Web pages of other sites do not get here (`mesh.net.web_page`).
 Invariant: every refusal is a problem object with a code; an unknown parameter is refused, not ignored.
-Source: design page "What a person sees", Admin API; RFC 9457; Fetch standard (Origin).
+Source: design page "What a person sees", Admin API; RFC 9457.
 """
 
 from __future__ import annotations
 
 import difflib
-import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
 
 import msgspec
 import trio
@@ -80,8 +78,6 @@ class Api:
         if call is not None:
             method, answer = call
             check_method(request, method)
-            if method != "GET":
-                check_origin(request)
             return await answer(request)
         parent, _, one = path.rpartition("/")
         if path in COLLECTIONS:
@@ -194,34 +190,6 @@ def check_method(request: Request, method: str) -> None:
     allowed = ("GET", "HEAD") if method == "GET" else (method,)
     if request.method not in allowed:
         raise WrongMethod(request.path, request.method, ", ".join(allowed))
-
-
-def check_origin(request: Request) -> None:
-    """Refuse what a web page of another site sends: browsers name the page's origin with every POST.
-
-    Only a page of this machine passes, so that a name which an attacker points at 127.0.0.1 does not help either.
-    Raises: MeshError MESH-A004.
-    """
-    origin = request.header(b"origin")
-    if origin is None:
-        return
-    try:
-        host = urlsplit(origin.decode("ascii")).hostname or ""
-    except ValueError:
-        host = ""
-    if not _is_this_machine(host):
-        raise MeshError(
-            "MESH-A004", "Origin", "a web page of another site may not do this", "Use the command."
-        )
-
-
-def _is_this_machine(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def parameters(request: Request, known: Sequence[str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ Source: design page "What a person sees", section The command.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -96,6 +97,31 @@ def help_text() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line. Returns the exit code; prints at most one line about a failure, on standard error."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_streams()
+    try:
+        code = _main(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output has gone (`mesh ... | head`): nothing is wrong, and nothing more can be said.
+        _silence_stdout()
+        return OK
+    except OSError as error:  # of a full disk, say
+        _silence_stdout()
+        sys.stderr.write(
+            f"MESH-A017 standard output: {error.strerror or error}. Check its path and permissions.\n"
+        )
+        return FAILED
+    return code
+
+
+def _open_streams() -> None:
+    """Whoever starts us with a closed standard stream (`>&-`) does not want to read it."""
+    if sys.stdout is None or sys.stderr is None:
+        nowhere = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         sys.stdout.write(help_text())
         return OK if words else USAGE
@@ -108,9 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write("interrupted\n")
         return FAILED
     except BrokenPipeError:
-        # The reader of our output has gone (`mesh ... | head`): nothing is wrong, and nothing more can be said.
-        _silence_stdout()
-        return OK
+        raise
     except Exception as error:
         if debug:
             raise
@@ -119,8 +143,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _silence_stdout() -> None:
     """Keep the interpreter from writing to the closed pipe when it ends."""
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from mesh.cli.ask import Node
 from mesh.cli.options import Options, Parser, common, options_of
-from mesh.cli.render import as_json, as_yaml, hyphens, text, write_lines
+from mesh.cli.render import as_json, as_yaml, hyphens, text, versioned, write_lines
 from mesh.model.errors import MeshError
 
 EXAMPLES: Final = (
@@ -172,9 +172,9 @@ def _show(answer: dict[str, Any], options: Options) -> None:
     events = answer.get("events") or []
     match options.output:
         case "json":
-            write_lines([as_json(answer)])
+            write_lines([as_json(versioned(answer))])
         case "yaml":
-            write_lines(as_yaml(answer))
+            write_lines(as_yaml(versioned(answer)))
         case "name":
             write_lines([text(event.get("mesh_id")) for event in events])
         case _:

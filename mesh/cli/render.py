@@ -161,6 +161,19 @@ def write_lines(lines: Iterable[str]) -> None:
     sys.stdout.flush()
 
 
+API_VERSION: Final = "mesh/v1"
+
+
+def versioned(told: Mapping[str, Any]) -> dict[str, Any]:
+    """An object with the version of its form in front, as every JSON that a command prints has it."""
+    return {"apiVersion": API_VERSION, **told}
+
+
+def json_line(told: Mapping[str, Any]) -> str:
+    """One object of a stream on one line."""
+    return json.dumps(versioned(told), ensure_ascii=False)
+
+
 def as_json(value: Any) -> str:
     """JSON for people and machines: indented, in the order of the answer."""
     return json.dumps(value, indent=2, ensure_ascii=False)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mesh.cli.options import Options, Parser, common, options_of
 from mesh.cli.publish import add_attributes, attributes_of, content_type_of, read_input
-from mesh.cli.render import hyphens, write_lines
+from mesh.cli.render import hyphens, json_line, write_lines
 from mesh.model.errors import MeshError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def print_reply(reply: Delivery, options: Options) -> None:
     event = json.loads(reply.raw)
     match options.output:
         case "json" | "yaml":
-            write_lines([json.dumps({"path": list(reply.path), "event": event}, ensure_ascii=False)])
+            write_lines([json_line({"path": list(reply.path), "event": event})])
         case "name":
             write_lines([str(event.get("id"))])
         case _:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from mesh.cli.ask import Node, segment
 from mesh.cli.listing import Answer, on_nodes, show_details, show_list
 from mesh.cli.options import Parser, common, options_of, subcommands, subparser
-from mesh.cli.render import Column, Item, age, details, field, hyphens, paint, text, write_lines
+from mesh.cli.render import Column, Item, age, details, field, hyphens, json_line, paint, text, write_lines
 from mesh.model.errors import MeshError
 
 EXAMPLES: Final = ("mesh routes list", "mesh routes show us", "mesh routes watch")
@@ -172,7 +172,7 @@ def _watch(args: argparse.Namespace) -> int:
                 elif event.event == "closing":
                     sys.stderr.write(f"the node closes the stream: {changed.get('reason')}\n")
                 elif options.output in ("json", "yaml"):
-                    write_lines([json.dumps(changed, ensure_ascii=False)])
+                    write_lines([json_line(changed)])
                 else:
                     write_lines([change_line(changed, color=options.color)])
     except ValueError as error:

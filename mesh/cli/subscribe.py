@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from mesh.cli.ask import Event, Node
 from mesh.cli.options import Options, Parser, common, duration, options_of
-from mesh.cli.render import hyphens, paint, text, write_lines
+from mesh.cli.render import hyphens, json_line, paint, text, write_lines
 from mesh.model.errors import ERRORS, MeshError
 
 EXAMPLES: Final = (
@@ -137,13 +137,13 @@ class _Subscription:
 
     def _tell_receipt(self, receipt: Mapping[str, Any]) -> None:
         if self._options.output == "json":
-            write_lines([json.dumps({"subscribed": receipt}, ensure_ascii=False)])
+            write_lines([json_line({"subscribed": receipt})])
         self._say(receipt_line(", ".join(self._args.filter), receipt))
 
     def _print(self, mesh_id: str, told: Mapping[str, Any]) -> None:
         match self._options.output:
             case "json" | "yaml":
-                write_lines([json.dumps({"mesh_id": mesh_id, **told}, ensure_ascii=False)])
+                write_lines([json_line({"mesh_id": mesh_id, **told})])
             case "name":
                 write_lines([mesh_id])
             case form:

@@ -378,10 +378,29 @@ class Forwarder:
         if len(header.groups) > MOST_GROUPS:
             self.counters.drop(Drop.TOO_LARGE, header.count * (len(header.groups) - MOST_GROUPS))
             header = replace(header, groups=header.groups[:MOST_GROUPS])
+        if not session.fits(header.count, len(body)):
+            self._offer_halves(link, header, body, now)
+            return
         dropped = session.offer(header, body, now)
         if dropped:
             self.counters.drop(Drop.NO_CREDIT, dropped)
         self.ready.add(link)
+
+    def _offer_halves(self, link: int, header: BatchHeader, body: bytes, now: float) -> None:
+        """A batch too large for what the peer takes at once, because its limits are smaller: in halves, down to one event, and that
+        one is dropped."""
+        weight = header.count * max(1, len(header.regions))
+        if header.count == 1:
+            self.counters.drop(Drop.TOO_LARGE, weight)
+            return
+        try:
+            events = decode_body(body, header.count)
+        except BodyError:
+            self.counters.drop(Drop.MALFORMED, weight)
+            return
+        half = header.count // 2
+        for part in (events[:half], events[half:]):
+            self._offer(link, replace(header, count=len(part)), encode_body(part), now)
 
     def flush(self, now: float) -> None:
         """Hand every open batch to its link. Called when what was waiting has been read (wire.md, rule 4)."""

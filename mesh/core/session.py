@@ -321,6 +321,12 @@ class LinkSession:
 
     # -- sending batches -----------------------------------------------------------------------------------------
 
+    def fits(self, count: int, size_bytes: int) -> bool:
+        """Whether a batch can ever be sent: the peer never grants more at once than it said when the link opened. One that does not
+        fit would wait at the head of the queue for ever, and all others behind it."""
+        peer = self.peer
+        return peer is None or (size_bytes <= peer.credit_bytes and count <= peer.credit_events)
+
     def offer(self, header: BatchHeader, body: bytes, now: float) -> int:
         """Queue a batch. Returns the weight dropped to make room: the oldest go first (no_credit), never this one.
 

@@ -146,6 +146,9 @@ _ADMIN: Final[tuple[ErrorCode, ...]] = (
               "Close a watch that is not needed, or ask another node of the region.", status=503),
     ErrorCode("MESH-A020", "a node of the demo or the bench did not start",
               "Read the lines of its log behind the error; run it by hand with 'mesh run' to see more."),
+    ErrorCode("MESH-A021", "a web page of another site may not call this node",
+              "Call it by its address or as localhost, and from a page of this machine or none; browsers send every page's "
+              "requests to this machine's ports too.", status=403),
 )
 # -- events port -----------------------------------------------------------------------------------------
 _EVENTS: Final[tuple[ErrorCode, ...]] = (
@@ -165,7 +168,7 @@ _EVENTS: Final[tuple[ErrorCode, ...]] = (
     ErrorCode("MESH-E006", "a batch that cannot be read",
               "Send a JSON array of CloudEvents; nothing of this batch was published.", status=400),
     ErrorCode("MESH-E007", "too large",
-              "Send less at once: [limits] event_bytes, body_bytes and batch_request_events are the bounds.",
+              "Send less at once: [limits] event_bytes, key_bytes, body_bytes and batch_request_events are the bounds.",
               status=413),
     ErrorCode("MESH-E008", "a media type this port does not read",
               "Use application/cloudevents+json, application/cloudevents-batch+json, or ce- headers with any "

@@ -46,6 +46,7 @@ class Limits:
     # clients
     event_bytes: int = 1 << 20  # of a published event; larger: 413
     topic_bytes: int = 512  # longer: 400
+    key_bytes: int = 1_024  # of an ordering key, or of the correlation a reply brings back; longer: 413
     topic_levels: int = 16  # more: 400
     batch_request_events: int = 10_000  # events in one published batch; more: 413
     body_bytes: int = 8 << 20  # of one request; more: 413

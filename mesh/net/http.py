@@ -43,6 +43,7 @@ class HttpServer:
     """Args:
     handler: answers each request; several run at the same time, one for each connection.
     count_refusal: told a short stable reason for every connection or request refused, cut short or expired.
+    on_loopback: the port is within reach of this machine only; see `mesh.net.web_page`.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class HttpServer:
         *,
         crashes: Crashes,
         count_refusal: CountRefusal,
+        on_loopback: bool = False,
     ) -> None:
         self.listener = listener
+        self.on_loopback = on_loopback
         self.handler = handler
         self.limits = limits
         self.crashes = crashes

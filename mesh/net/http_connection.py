@@ -29,6 +29,7 @@ from mesh.net.http_response import (
 )
 from mesh.net.supervise import unwrapped
 from mesh.net.transport import READ_BYTES, LinkLost, Transport, linger
+from mesh.net.web_page import CODE, foreign
 
 if TYPE_CHECKING:
     from mesh.net.http import HttpServer
@@ -338,6 +339,9 @@ class Connection:
         server = self.server
         server.requests += 1
         try:
+            page = foreign(request.headers, on_loopback=server.on_loopback)
+            if page is not None:
+                raise RefusedRequest(Refusal(403, page[0], page[1], CODE))
             response = await server.handler(request, self)
             if response is None and not (self._begun or self.gone):
                 raise RuntimeError(f"no answer to {request.method} {request.path}")

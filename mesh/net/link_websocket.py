@@ -86,11 +86,15 @@ async def accept_link(
 
     Args:
         first: bytes received already.
-    Raises: LinkLost when the other end wants something else than a link (it is told 404), breaks the protocol, goes
+    Raises: LinkLost when the other end wants something else than a link (it is told 404), is a web page (403: no node
+        names an origin, and every page of a browser reaches this port), breaks the protocol, goes
         away or needs more than `timeout_s`.
     """
     stream = TransportStream(transport, first)
     async with accept_websocket(stream, timeout_s=timeout_s, message_bytes=MESSAGE_BYTES) as opening:
+        if any(name.lower() == b"origin" for name, _ in opening.headers):
+            await opening.refuse(403, b"Web pages do not speak on links.\n")
+            raise LinkLost("a web page asked for a link")
         if opening.target != LINK_PATH or LINK_SUBPROTOCOL not in opening.subprotocols:
             await opening.refuse(404, b"This port carries links between nodes.\n")
             raise LinkLost(f"a web client asked the link port for {opening.target!r}")

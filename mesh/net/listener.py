@@ -10,6 +10,7 @@ Source: design pages "Dependencies" (runtime) and "What a person sees" (Errors);
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -64,6 +65,11 @@ class Listener:
     def port(self) -> int:
         """The first address's port."""
         return split(self.address)[1]
+
+    @property
+    def on_loopback(self) -> bool:
+        """Only this machine reaches it."""
+        return all(ipaddress.ip_address(split(address)[0]).is_loopback for address in self.addresses)
 
     async def serve(
         self,

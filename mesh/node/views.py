@@ -265,7 +265,7 @@ class Views:
             routes=Counter(view.state.value for view in machine.control.routes.rib(trio.current_time())),
             sessions=sessions,
             subscriptions=machine.subscriptions.statistics().subscriptions,
-            remote_filters=machine.control.world.statistics().entries,
+            remote_filters=machine.control.reach.filters,
             queued_bytes=queued,
             bytes_in=node.bytes_in,
             bytes_out=node.bytes_out,

@@ -46,7 +46,7 @@ from mesh.protocols.publishing import (
 )
 from mesh.protocols.render import Renderer
 from mesh.protocols.session import ClientSession
-from mesh.protocols.subscribing import receipt_object
+from mesh.protocols.subscribing import check_regions, receipt_object
 from mesh.protocols.websocket_frames import text_frame
 from mesh.wire.cloudevents import to_structured
 
@@ -147,8 +147,12 @@ class OpsApplication:
         try:
             outcomes = self._service.publish(events)
         except RefusedError as refused:
-            for op, _ in publishes:
-                self._refuse(op.id, refused)
+            if len(publishes) == 1:
+                self._refuse(publishes[0][0].id, refused)
+                return
+            for one in publishes:  # what is wrong with one of them is not the others' fault
+                self._publishes = [one]
+                self._flush()
             return
         first = 0
         for op, some in publishes:
@@ -164,18 +168,19 @@ class OpsApplication:
         if not 0 <= op.sid <= SID_MAX:
             raise Problem("MESH-E011", f"sid: use a number from 0 to {SID_MAX}", where="sid")
         timeout_s = check_duration_s("wait_timeout", op.wait_timeout, self._limits.request_wait_s)
-        waits = op.wait is not None or bool(op.regions)
+        regions = check_regions(op.regions)
+        waits = op.wait is not None or bool(regions)
         if waits:
             self._check_room()
         self._service.subscribe(self._number, op.sid, op.filter, op.group)
         self._ok(op.id, {"sid": op.sid})
         if waits:
-            self._start_waiting(self._send_receipt, op, timeout_s)
+            self._start_waiting(self._send_receipt, op, regions, timeout_s)
 
-    async def _send_receipt(self, op: Subscribe, timeout_s: float) -> None:
+    async def _send_receipt(self, op: Subscribe, regions: Sequence[str], timeout_s: float) -> None:
         wait = op.wait or Wait.MESH
         try:
-            receipt = await self._service.wait_installed(self._number, [op.sid], wait, op.regions, timeout_s)
+            receipt = await self._service.wait_installed(self._number, [op.sid], wait, regions, timeout_s)
         except RefusedError as refused:
             self._refuse(op.id, refused)
             return

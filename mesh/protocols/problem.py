@@ -18,6 +18,9 @@ from mesh.node.service import RefusedError, RegionReason
 
 PROBLEM_TYPE: Final = "application/problem+json"
 _RETRY_AFTER_S: Final = 1
+_NAME_CHARS: Final = 80
+_DETAIL_CHARS: Final = 1_000
+"""What is told of a client's own words: looking for a near spelling of megabytes, or sending them back, stops everybody else."""
 _CLOSE_REASON_BYTES: Final = 123  # RFC 6455 section 5.5: 125 of a control frame, less the code
 
 
@@ -50,12 +53,12 @@ def problem_object(refused: RefusedError) -> dict[str, object]:
             "type": f"urn:hopmesh:error:{refused.code}",
             "title": "refused",
             "status": refused.status,
-            "detail": refused.detail,
+            "detail": refused.detail[:_DETAIL_CHARS],
             "code": refused.code,
             "remedy": "",
         }
     where = refused.where if isinstance(refused, Problem) else ""
-    found = problem(refused.code, refused.detail, status=refused.status, where=where)
+    found = problem(refused.code, refused.detail[:_DETAIL_CHARS], status=refused.status, where=where)
     if isinstance(refused, Problem):
         found.update(refused.more)
     return found
@@ -94,6 +97,7 @@ def region_reasons(reasons: Iterable[RegionReason]) -> list[dict[str, str]]:
 
 def unknown_name(what: str, name: str, known: Sequence[str], *, code: str = "MESH-E010") -> Problem:
     """The refusal of a name nobody knows: proposes the nearest spelling, or lists what there is."""
+    name = name[:_NAME_CHARS]
     near = get_close_matches(name.lower(), known, n=1, cutoff=0.6)
     proposal = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known)) or 'none'}"
-    return Problem(code, f"{what} {name[:80]!r} does not exist here; {proposal}", where=name[:80])
+    return Problem(code, f"{what} {name!r} does not exist here; {proposal}", where=name)

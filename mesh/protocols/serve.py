@@ -52,7 +52,14 @@ def events_server(listener: Listener, service: Service, limits: Limits, crashes:
         service.count_refusal(PORT, reason)
 
     port = EventsPort(service, limits)
-    return HttpServer(listener, port.handle, limits, crashes=crashes, count_refusal=count_refusal)
+    return HttpServer(
+        listener,
+        port.handle,
+        limits,
+        crashes=crashes,
+        count_refusal=count_refusal,
+        on_loopback=listener.on_loopback,
+    )
 
 
 async def serve_events(

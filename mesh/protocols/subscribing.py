@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from mesh.model.ids import SessionId
+from mesh.model.ids import BadName, SessionId, check_name
 from mesh.model.limits import Limits
 from mesh.node.service import Receipt, Service, Wait
 from mesh.protocols.parameters import Parameters
 from mesh.protocols.problem import Problem
 
 WAIT_TIMEOUT_S: Final = 5.0
+NAMED_REGIONS: Final = 64
+"""What one receipt may demand by name: it is looked at again whenever a table moves."""
 KNOWN: Final = ("filter", "group", "wait", "wait_timeout", "regions", "client", "durable")
 _WAITS: Final = tuple(Wait)
 
@@ -38,12 +40,22 @@ def read_wish(pairs: Sequence[tuple[str, str]], limits: Limits, *, filter_needed
     filters = parameters.texts("filter")
     if not filters and filter_needed:
         raise Problem("MESH-E002", "no filter: add filter=F, several times for several", where="filter")
-    regions = tuple(parameters.names("regions"))
+    regions = check_regions(parameters.names("regions"))
     wait = Wait(parameters.choice("wait", _WAITS))
     if regions and "wait" not in parameters:
         wait = Wait.MESH  # naming regions asks for them
     timeout_s = parameters.duration_s("wait_timeout", WAIT_TIMEOUT_S, limits.request_wait_s)
     return Wish(tuple(dict.fromkeys(filters)), parameters.text("group"), wait, regions, timeout_s)
+
+
+def check_regions(names: Sequence[str]) -> tuple[str, ...]:
+    """The regions a receipt is demanded of, each once. Raises: Problem MESH-E011 on too many, or on what is no name."""
+    if len(names) > NAMED_REGIONS:
+        raise Problem("MESH-E011", f"regions: name at most {NAMED_REGIONS}, or none for all", where="regions")
+    try:
+        return tuple(dict.fromkeys(check_name(name, "region") for name in names))
+    except BadName as error:
+        raise Problem("MESH-E011", str(error)[:200], where="regions") from None
 
 
 def subscribe(service: Service, session: SessionId, wish: Wish) -> tuple[int, ...]:

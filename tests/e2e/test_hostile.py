@@ -10,7 +10,6 @@ import msgspec
 import trio
 from processes import NodeProcess, Subscriber, bridge, http, metrics, publish_many, running, sees_regions
 
-CORPUS = Path(__file__).parent.parent / "corpus"
 HALF_OPEN = 1_000
 
 
@@ -182,3 +181,36 @@ async def test_a_thousand_half_open_connections_keep_nobody_out(tmp_path: Path) 
             for stream in streams:
                 with trio.CancelScope(shield=True):
                     await stream.aclose()
+
+
+async def test_a_web_page_of_another_site_can_neither_publish_nor_read_nor_stop_the_node(
+    tmp_path: Path,
+) -> None:
+    websocket = (
+        b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: %b\r\n"
+    )
+    page, rebound = (
+        b"Host: localhost\r\nOrigin: https://evil.example\r\n",
+        b"Host: evil.example:7222\r\n",
+    )
+    async with running(tmp_path) as mesh:
+        a = await mesh.start("a-1", "a")
+        for port, request in (
+            (a.events, b"POST /v1/events/t HTTP/1.1\r\nContent-Length: 0\r\n"),
+            (a.events, b"GET /v1/events?filter=%23 HTTP/1.1\r\nAccept: text/event-stream\r\n"),
+            (a.events, b"GET /v1/ws HTTP/1.1\r\n" + websocket % b"mesh.v1.json"),
+            (a.events, b"GET /v1/events HTTP/1.1\r\n" + websocket % b"cloudevents.json"),
+            (a.admin, b"GET /v1/config HTTP/1.1\r\n"),
+            (a.admin, b"GET /v1/routes/watch HTTP/1.1\r\n"),
+            (a.admin, b"POST /v1/node/leave HTTP/1.1\r\nContent-Length: 0\r\n"),
+        ):
+            for who in (page, rebound):
+                answered = await throw(port, request + who + b"\r\n")
+                assert answered.startswith(b"HTTP/1.1 403 Forbidden\r\n"), (request, who, answered)
+                assert b"MESH-A021" in answered
+        link = await throw(a.link, b"GET /v1/link HTTP/1.1\r\n" + websocket % b"mesh.link.1" + page + b"\r\n")
+        assert link.startswith(b"HTTP/1.1 403")
+        counted = await metrics(a)
+        assert counted['mesh_refusals_total{port="events",reason="foreign_origin"}'] == 4, counted
+        assert counted['mesh_refusals_total{port="admin",reason="foreign_host"}'] == 3, counted

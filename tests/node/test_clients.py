@@ -158,6 +158,28 @@ async def test_what_a_client_may_not_do_is_refused_with_a_code(
         assert code(clients.subscribe, session, 4, "w") == "MESH-E016"
 
 
+async def test_a_key_or_correlation_that_would_fit_no_links_credit_is_refused_where_it_comes_in(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with memory_mesh(monkeypatch) as mesh:
+        one, _, three = await line(mesh)
+        session, box = client(three)
+        three.clients.subscribe(session, 1, "t")
+        await until(lambda: one.machine.interest.holders("t") != 0)
+        for key in ("k" * 1_025, "é" * 513):
+            with pytest.raises(RefusedError) as refused:
+                one.clients.publish([event("t"), NewEvent("t", key, 0, (), b"x")])
+            assert (refused.value.code, refused.value.status) == ("MESH-E007", 413)
+            with pytest.raises(RefusedError):
+                await one.clients.request(NewEvent("t", key, 0, (), b"x"), 1.0)
+            with pytest.raises(RefusedError):
+                one.clients.reply("us/n3/1xabc", key, event("t"))
+            with pytest.raises(RefusedError):
+                one.clients.reply("us/n3/1xabc", "c", NewEvent("t", key, 0, (), b"x"))
+        one.clients.publish([NewEvent("t", "é" * 512, 0, (), b"y")])
+        await until(lambda: [e.data for e in box.got] == [b"y"])
+
+
 async def test_a_closed_session_takes_its_interest_along_and_what_comes_later_is_counted(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

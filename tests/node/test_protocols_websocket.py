@@ -266,6 +266,9 @@ class TestSubscribe:
                 "missing": [],
                 "complete": True,
             }
+            many = [f"r{n}" for n in range(65)]
+            refused = await client.call(op="subscribe", sid=9, filter="t", regions=many)
+            assert refused["problem"]["code"] == "MESH-E011"
             assert (await client.call(op="subscribe", sid=2, filter="t", regions=["ap"], wait_timeout=0.01))[
                 "op"
             ] == "ok"

@@ -218,6 +218,13 @@ async def test_another_path_or_subprotocol_is_told_404(autojump_clock: trio.test
         assert answered.endswith(b"This port carries links between nodes.\n")
 
 
+async def test_a_web_page_gets_no_link(autojump_clock: trio.testing.MockClock) -> None:
+    sent = OPENING.replace(b"\r\n\r\n", b"\r\nOrigin: http://localhost:8000\r\n\r\n")
+    detail, answered = await outcome(sent, half_close=False)
+    assert detail == "a web page asked for a link"
+    assert answered.startswith(b"HTTP/1.1 403")
+
+
 WHOLE = (
     OPENING
     + frame(2, b"abc")

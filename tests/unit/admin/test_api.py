@@ -148,23 +148,6 @@ async def test_leaving_is_asked_for_with_a_post(inspect: FakeInspect) -> None:
     assert json.loads(response.body)["node"] == "eu-1"
 
 
-@pytest.mark.parametrize(
-    ("origin", "passes"),
-    [
-        ("http://127.0.0.1:8222", True),
-        ("http://localhost:3000", True),
-        ("https://evil.example", False),
-        ("null", False),
-        ("http://[x", False),
-    ],
-)
-async def test_a_web_page_of_another_site_cannot_stop_a_node(
-    inspect: FakeInspect, origin: str, passes: bool
-) -> None:
-    response = await Api(inspect).answer(request("/v1/node/leave", "POST", origin=origin))
-    assert (response.status == 202, inspect.leaving == 1) == (passes, passes)
-
-
 async def test_alive_means_that_the_loop_turns_and_ready_that_clients_may_come(inspect: FakeInspect) -> None:
     alive = await Api(inspect).answer(request("/livez"))
     assert json.loads(alive.body)["status"] == "alive"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import types
 from importlib import import_module
@@ -11,6 +12,7 @@ from mesh.cli.main import COMMANDS, help_text, main
 from mesh.cli.options import new_parser, subparsers_of
 from mesh.model.errors import MeshError
 
+MESH = f"{sys.executable} -c 'import sys; from mesh.cli.main import main; sys.exit(main())'"
 WRITTEN_ELSEWHERE = {"demo", "bench"}
 
 
@@ -161,3 +163,18 @@ def test_a_command_that_is_not_part_of_the_release_is_told_so(
     monkeypatch.setattr("mesh.cli.__path__", [])
     assert main(["bench"]) == 2
     assert capsys.readouterr().err.startswith("MESH-A011 mesh bench: it is not part of this release.")
+
+
+@pytest.mark.parametrize(("words", "code"), [("--help", 0), ("errors", 0), ("nonsense", 2)])
+def test_closed_standard_streams_are_no_crash(words: str, code: int) -> None:
+    command = f"{MESH} {words} >&- 2>&-"
+    assert subprocess.run(["/bin/sh", "-c", command], check=False).returncode == code
+
+
+@pytest.mark.parametrize("words", ["--help", "errors"])
+def test_a_full_disk_is_one_line_and_no_traceback(words: str) -> None:
+    command = f"{MESH} {words} >/dev/full"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("MESH-A0"), done.stderr
+    assert done.stderr.count("\n") == 1

@@ -54,7 +54,11 @@ def test_the_answers_data_alone_is_printed(
 
 def test_everything_about_the_answer_is_there_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     print_reply(Delivery("", b'{"id": "7", "data": 1}', path=("us",)), options("json"))
-    assert json.loads(capsys.readouterr().out) == {"path": ["us"], "event": {"id": "7", "data": 1}}
+    assert json.loads(capsys.readouterr().out) == {
+        "apiVersion": "mesh/v1",
+        "path": ["us"],
+        "event": {"id": "7", "data": 1},
+    }
     print_reply(Delivery("", b'{"id": "7", "data": 1}', path=("us",)), options("name"))
     assert capsys.readouterr().out == "7\n"
 

@@ -85,6 +85,7 @@ def test_the_index_equals_the_union_of_the_bridges_that_count_after_every_step(
             wanted = {k: (1 if k[0] == "f" else v) for k, v in naive.union(region).items()}
             assert shown(region, destinations, interest) == {k: v for k, v in wanted.items() if v}
         assert set(reach.regions()) == set(naive.tables)
+        assert reach.filters == sum(len(naive.union(region)) for region in REGIONS)
         assert reach.kept == {region for region in naive.tables if not naive.live.get(region)}
 
 

@@ -509,3 +509,15 @@ async def test_every_byte_alone_makes_the_same_requests() -> None:
         for byte in GET % b"a" + CLOSE % b"b":
             await client.send(bytes([byte]))
         assert (await everything(client)).count(b"HTTP/1.1 200") == 2
+
+
+async def test_a_request_of_a_foreign_web_page_is_refused_and_counted_and_reaches_nobody() -> None:
+    site = Site()
+    async with site.client() as client:
+        await client.send(
+            b"POST /echo HTTP/1.1\r\nHost: h\r\nOrigin: http://evil.example\r\nContent-Length: 0\r\n\r\n"
+        )
+        status, _, body = await answer(client)
+        assert (status, json.loads(body)["code"]) == (403, "MESH-A021")
+    assert site.begun == []
+    assert site.refusals == {"foreign_origin": 1}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from unit.node.wired_machines import Net, Wired
+from unit.node.wired_machines import Net, Wired, tight
 
 from mesh.core.effects import Send
 from mesh.core.inboxes import ReplyTo
@@ -287,3 +287,29 @@ def test_a_notice_with_a_garbage_address_is_nobodys_mail() -> None:
     net.take(a)
     assert a.open_links() != []
     assert a.machine.counters.drops == {Drop.NO_MEMBERS: 1}
+
+
+def test_a_batch_larger_than_the_peers_whole_credit_is_split_or_dropped_and_holds_up_nothing() -> None:
+    net = Net()
+    a = net.node("eu", "n1")
+    b = net.node("us", "n2", limits=tight(credit_bytes=64 * 1024, event_bytes=64 * 1024, credit_events=100))
+    net.connect(b, a)
+    net.settle()
+    net.run(2.0)
+    b.machine.subscribe(1, 1, "t", "", net.now)
+    net.take(b)
+    net.run(2.0)
+    sizes = (200_000, 5, *[1_000] * 150)
+    a.machine.publish([NewEvent("t", "", 0, (), b"x" * size) for size in sizes], net.now)
+    a.machine.flush(net.now)
+    link = a.open_links()[0].link
+    got: list[int] = []
+    for _ in range(50):
+        item = a.machine.pull(link, net.now)
+        if item is not None:
+            b.machine.receive(b.open_links()[0].link, [Data(item.header, item.body)], net.now)
+            got += [len(e.data) for d in b.machine.take_deliveries().get(1, ()) for e in d.events]
+        net.take(b)
+        net.run(0.2)
+    assert tuple(got) == sizes[1:]
+    assert a.machine.counters.drops == {Drop.TOO_LARGE: 1}

@@ -62,6 +62,12 @@ def test_what_is_no_op_is_refused_with_its_reason(text: bytes, code: str, words:
     assert words in bad.problem.detail
 
 
+@pytest.mark.parametrize("field", [b'"client":"shop-7"', b'"durable":true'])
+def test_a_field_of_a_part_that_is_not_built_is_501_and_no_misspelling(field: bytes) -> None:
+    bad = refused(b'{"op":"subscribe","id":4,"sid":1,"filter":"a/#",' + field + b"}")
+    assert (bad.problem.code, bad.problem.status, bad.op_id) == ("MESH-E009", 501, 4)
+
+
 def test_a_wrong_op_is_answered_under_its_id() -> None:
     assert refused(b'{"op":"credit","id":"c9"}').op_id == "c9"
     assert refused(b'{"op":"nothing","id":9}').op_id == 9

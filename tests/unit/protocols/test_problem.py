@@ -65,3 +65,10 @@ def test_reasons_carry_a_detail_only_where_there_is_one() -> None:
 
 def test_a_long_unknown_name_is_cut() -> None:
     assert len(unknown_name("parameter", "x" * 10_000, ["ack"]).detail) < 200
+
+
+def test_a_client_s_own_words_come_back_cut() -> None:
+    told = problem_object(Problem("MESH-E002", "x" * 1_000_000))
+    assert len(str(told["detail"])) == 1_000
+    unknown = unknown_name("op", "s" * 1_000_000, ["subscribe"])
+    assert len(unknown.detail) < 200

@@ -33,6 +33,13 @@ def test_naming_regions_waits_for_the_mesh() -> None:
     assert (wish.wait, wish.regions) == (Wait.MESH, ("us", "ap"))
 
 
+@pytest.mark.parametrize("regions", [",".join(f"r{n}" for n in range(65)), "no name", "us,$", "x" * 70])
+def test_a_receipt_demands_a_bounded_number_of_regions_with_names(regions: str) -> None:
+    with pytest.raises(Problem, match="region") as refused:
+        read_wish([("filter", "a"), ("regions", regions)], LIMITS)
+    assert (refused.value.code, refused.value.where) == ("MESH-E011", "regions")
+
+
 def test_a_socket_that_only_publishes_needs_no_filter() -> None:
     assert read_wish([], LIMITS, filter_needed=False).filters == ()
     with pytest.raises(Problem, match="filter=F"):

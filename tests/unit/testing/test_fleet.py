@@ -20,7 +20,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     monkeypatch.setattr(fleets, "MESH", [sys.executable, "-S", "-c", script])
 
 
-SERVES = f"import sys, time; print({READY!r}, flush=True); print(sys.argv[1:], file=sys.stderr, flush=True); time.sleep(60)"
+SERVES = f"import sys, time; print(sys.argv[1:], file=sys.stderr, flush=True); print({READY!r}, flush=True); time.sleep(60)"
 
 
 async def test_a_node_that_says_ready_is_known_by_its_addresses_and_stopped_at_the_end(
