@@ -50,7 +50,7 @@ class Fault(StrEnum):
     MEDIA_TYPE = "media_type"
     """An event format or charset that is not read here."""
     TOO_MANY = "too_many"
-    """Events in a batch."""
+    """Events in a batch, attributes or bytes of an event."""
 
 
 class CloudEventError(ValueError):

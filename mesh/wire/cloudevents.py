@@ -105,6 +105,19 @@ class Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     data_base64: bytes | None = None
 
 
+class _Sketch(msgspec.Struct, gc=False):
+    """The least that an event has."""
+
+    specversion: msgspec.Raw
+    id: msgspec.Raw
+    source: msgspec.Raw
+    type: msgspec.Raw
+
+
+_CAREFUL_BYTES: Final = 256 * 1024
+"""Shorter batches are cut up whatever is in them, for the sake of a clear answer."""
+_PLACE: Final = re.compile(r"`\$\[(\d+)\]").search
+_MOST_ATTRIBUTES: Final = 256
 _COMMON_NAMES: Final = frozenset(Common.__struct_fields__)
 _COMMON_TEXTS: Final = tuple(_COMMON_NAMES - {"specversion", "time", DATA, DATA_BASE64})
 _NO_HEADERS: Final = frozenset({CONTENT_TYPE, DATA, DATA_BASE64})
@@ -113,6 +126,7 @@ _data_base64: Final = attrgetter("data_base64")
 _common: Final = msgspec.json.Decoder(Common).decode
 _commons: Final = msgspec.json.Decoder(list[Common]).decode
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_sketches: Final = msgspec.json.Decoder(list[_Sketch]).decode
 _raws: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _raw: Final = msgspec.json.Decoder(msgspec.Raw).decode
 _scalar: Final = msgspec.json.Decoder(str | float | int | bool | None).decode
@@ -124,19 +138,23 @@ _encode: Final = msgspec.json.Encoder().encode
 # -- taking events in --------------------------------------------------------------------------------------------
 
 
-def from_http(headers: Sequence[tuple[bytes, bytes]], body: bytes, most_events: int) -> list[Parsed] | None:
+def from_http(
+    headers: Sequence[tuple[bytes, bytes]], body: bytes, most_events: int, most_bytes: int | None = None
+) -> list[Parsed] | None:
     """The events of an HTTP request or response, in any of the three content modes; None when it is no CloudEvent (no `ce-`
     header at all): wrap it.
 
-    Args: headers: names in lower case. most_events: of a batch. Raises CloudEventError.
+    Args: headers: names in lower case. most_events: of a batch. most_bytes: of an event, None for no bound. Raises CloudEventError.
     """
     content_type = next((value for name, value in headers if name == b"content-type"), b"")
     match content_mode(content_type.decode("latin-1")):
         case Mode.STRUCTURED:
+            _check_size(body, most_bytes)
             return [inspect_structured(body)]
         case Mode.BATCH:
-            return from_batch(body, most_events)
+            return from_batch(body, most_events, most_bytes)
         case Mode.BINARY:
+            _check_size(body, most_bytes)
             parsed = from_binary(headers, body)
             return None if parsed is None else [parsed]
 
@@ -215,24 +233,44 @@ def inspect_structured(raw: bytes) -> Parsed:
     )
 
 
-def from_batch(raw: bytes, most_events: int) -> list[Parsed]:
+def from_batch(raw: bytes, most_events: int, most_bytes: int | None = None) -> list[Parsed]:
     """The events of a JSON batch, each with its own bytes as they stood in it. One bad event refuses all.
 
-    Raises CloudEventError, with the index where one event is to blame.
+    Args: most_bytes: of each event, None for no bound. Raises CloudEventError, with the index where one event is to blame.
     """
+    _check_count(raw, most_events)
     try:
         pieces = _raws(raw)
     except _UNREADABLE as error:
         raise CloudEventError(Fault.MALFORMED, f"not a JSON array: {error}") from None
-    if len(pieces) > most_events:
-        raise CloudEventError(Fault.TOO_MANY, f"{len(pieces)} events in one batch, at most {most_events}")
     events = []
     for index, piece in enumerate(pieces):
         try:
-            events.append(inspect_structured(bytes(piece)))
+            event = bytes(piece)
+            _check_size(event, most_bytes)
+            events.append(inspect_structured(event))
         except CloudEventError as error:
             raise CloudEventError(error.fault, error.detail, error.attribute, index) from None
     return events
+
+
+def _check_size(event: bytes, most_bytes: int | None) -> None:
+    """Before an event is looked at, for looking costs more the longer it is."""
+    if most_bytes is not None and len(event) > most_bytes:
+        raise CloudEventError(Fault.TOO_MANY, f"an event of {len(event)} bytes; {most_bytes} are allowed")
+
+
+def _check_count(raw: bytes, most_events: int) -> None:
+    """Before a batch is cut up: a long one of a million little things that are no events is given up at the first of them."""
+    try:
+        count = len(_sketches(raw))
+    except _UNREADABLE as error:
+        place = _PLACE(str(error))
+        if place is None or len(raw) <= _CAREFUL_BYTES:
+            return  # whoever cuts it up says more clearly what is wrong
+        raise CloudEventError(Fault.MALFORMED, str(error), index=int(place[1])) from None
+    if count > most_events:
+        raise CloudEventError(Fault.TOO_MANY, f"{count} events in one batch, at most {most_events}")
 
 
 def common_batch(raw: bytes, most_events: int) -> tuple[list[Common], list[bytes]] | None:
@@ -244,10 +282,10 @@ def common_batch(raw: bytes, most_events: int) -> tuple[list[Common], list[bytes
     if not raw.isascii() or b"\\" in raw or b"\x7f" in raw:
         return None
     try:
-        pieces = _raws(raw)
-        if not 0 < len(pieces) <= most_events:
-            return None
         events = _commons(raw)
+        if not 0 < len(events) <= most_events:
+            return None
+        pieces = _raws(raw)
     except _UNREADABLE:
         return None
     if set(map(_data_base64, events)) != {None}:
@@ -301,6 +339,8 @@ def _is_set(members: dict[str, msgspec.Raw], name: str) -> bool:
 
 def _attribute_texts(members: dict[str, msgspec.Raw]) -> dict[str, str]:
     """The attributes of a JSON event by their canonical strings, in order; `null` is the same as absent (section 2.2)."""
+    if len(members) > _MOST_ATTRIBUTES:
+        raise CloudEventError(Fault.TOO_MANY, f"{len(members)} attributes, at most {_MOST_ATTRIBUTES}")
     found: dict[str, str] = {}
     for name, raw in members.items():
         if name not in _COMMON_NAMES:

@@ -307,6 +307,40 @@ def test_each_event_of_a_batch_keeps_its_own_bytes() -> None:
     assert ce.from_batch(b"[]", 0) == []
 
 
+@pytest.mark.parametrize(
+    ("junk", "fault"),
+    [
+        (b"[" + b"1," * 300_000 + b"1]", ce.Fault.MALFORMED),
+        (b"[" + b"{}," * 300_000 + b"{}]", ce.Fault.MALFORMED),
+        (b"[" + b'{"specversion":1,"id":1,"source":1,"type":1},' * 9_000 + b"1]", ce.Fault.MALFORMED),
+        (
+            b"[" + b",".join([b'{"specversion":"1.0","id":"1","source":"/","type":"t"}'] * 6_000) + b"]",
+            ce.Fault.TOO_MANY,
+        ),
+    ],
+)
+def test_a_long_batch_of_little_things_is_refused_before_it_is_cut_up(
+    monkeypatch: pytest.MonkeyPatch, junk: bytes, fault: ce.Fault
+) -> None:
+    monkeypatch.setattr(ce, "_raws", None)
+    with pytest.raises(ce.CloudEventError) as refused:
+        ce.from_batch(junk, 1_000)
+    assert refused.value.fault is fault
+    assert ce.common_batch(junk, 1_000) is None
+
+
+def test_an_event_is_measured_before_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    event = json.dumps({**OBJECT, **{f"a{n}": "x" for n in range(300)}}).encode()
+    with pytest.raises(ce.CloudEventError, match="attributes, at most 256"):
+        ce.inspect_structured(event)
+    monkeypatch.setattr(ce, "inspect_structured", None)
+    with pytest.raises(ce.CloudEventError, match="are allowed") as refused:
+        ce.from_batch(b"[%b]" % event, 10, 1_000)
+    assert (refused.value.fault, refused.value.index) == (ce.Fault.TOO_MANY, 0)
+    with pytest.raises(ce.CloudEventError, match="are allowed"):
+        ce.from_http([(b"content-type", b"application/cloudevents+json")], event, 10, 1_000)
+
+
 def test_a_bad_event_of_a_batch_is_named_by_its_place() -> None:
     batch = [OBJECT, OBJECT, {**OBJECT, "id": ""}]
     with pytest.raises(CloudEventError, match="event 2 of the batch: attribute 'id' is empty") as caught:
