@@ -88,7 +88,8 @@ def from_file(path: Path) -> Source:
     """Read a TOML file. Problems: MESH-C008 (unreadable), C009 (not TOML), C001 (no such key), and those of values."""
     source = Source("file", [], [])
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         source.problems.append(MeshError("MESH-C008", str(path), error.strerror or str(error)))
         return source

@@ -6,11 +6,14 @@ import random
 import struct
 from pathlib import Path
 
-import msgspec
 import trio
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from processes import NodeProcess, Subscriber, bridge, http, metrics, publish_many, running, sees_regions
 
 HALF_OPEN = 1_000
+CORPUS = Path(__file__).parents[1] / "corpus"
+MUTANTS, NOISE = 60, 15
 
 
 async def throw(address: str, data: bytes, *, reset: bool = False, wait_s: float = 2.0) -> bytes:
@@ -32,71 +35,51 @@ async def throw(address: str, data: bytes, *, reset: bool = False, wait_s: float
     return got
 
 
-def frame(kind: int, payload: bytes) -> bytes:
-    return struct.pack(">IB", len(payload) + 1, kind) + payload
+def corpus(kind: str) -> dict[str, bytes]:
+    """What was once, or may be, sent to a port by something that is no client of it: tests/corpus, one case a file."""
+    return {path.stem: path.read_bytes() for path in sorted((CORPUS / kind).glob("*.bin"))}
 
 
-def link_garbage(dice: random.Random) -> list[bytes]:
-    """Frames of every wrong shape, and a good Open with a bad follow-up."""
-    pack = msgspec.msgpack.encode
-    good_open = frame(
-        1,
-        pack(
-            [1, "x", "evil", "evil-1", "i", 1_790_000_000, 1_790_000_000_000, 2, "", "transit", 0, "", 9, 9]
-        ),
-    )
-    deep = frame(1, b"\x91" * 5_000 + b"\xc0")
-    items = [
-        b"\x00",
-        b"\xff" * 64,
-        struct.pack(">I", 0),
-        struct.pack(">I", 0xFFFFFFFF) + b"x" * 100,
-        struct.pack(">I", 2 << 20) + b"\x01" + b"x" * 100_000,
-        frame(1, b""),
-        frame(1, pack([1])),
-        frame(1, pack({"a": 1})),
-        frame(250, pack([])),
-        frame(0, b"\xff\xff"),
-        deep,
-        good_open[:10],
-        good_open + good_open,
-        good_open + frame(0, b"\x00\x01\x90"),
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-    ]
-    items += [dice.randbytes(dice.randrange(1, 3_000)) for _ in range(30)]
-    return items
+@st.composite
+def mutants(draw: st.DrawFn, cases: list[bytes]) -> bytes:
+    """A case of the corpus, cut, joined to another, or with bytes changed, left out or put in."""
+    data = bytearray(draw(st.sampled_from(cases)))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(data)))
+        match draw(st.sampled_from(("cut", "set", "remove", "insert", "join"))):
+            case "cut":
+                del data[at:]
+            case "set":
+                data[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
+            case "remove":
+                del data[at : at + draw(st.integers(1, 8))]
+            case "insert":
+                data[at:at] = draw(st.binary(max_size=16))
+            case "join":
+                data[at:] = draw(st.sampled_from(cases))
+    return bytes(data)
 
 
-def http_garbage(dice: random.Random) -> list[bytes]:
-    """Requests that no client should send."""
-    post = b"POST /v1/events/a/b HTTP/1.1\r\nHost: x\r\n"
-    items = [
-        b"\x16\x03\x01\x02\x00\x01\x00",
-        b"GET\r\n\r\n",
-        b"BREW / HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
-        post + b"Content-Length: -1\r\n\r\n",
-        post + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
-        post + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        post + b"Content-Length: 99999999999\r\n\r\n",
-        post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
-        post + b"X: " + b"a" * 200_000 + b"\r\n\r\n",
-        post + b"".join(b"X-%d: 1\r\n" % n for n in range(5_000)) + b"\r\n",
-        post + b"Content-Type: application/cloudevents+json\r\nContent-Length: 2\r\n\r\n{]",
-        post + b"Content-Type: application/cloudevents-batch+json\r\nContent-Length: 6\r\n\r\n[[[[[[",
-        post + b"ce-id: 1\r\nContent-Length: 0\r\n\r\n",
-        b"POST /v1/events/%00 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
-        b"POST /v1/events/%ff%fe HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
-        b"POST /v1/events/a/%23 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
-        b"GET /v1/events?filter=a%23 HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n",
-        b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mesh.v1.json\r\n\r\n"
-        + b"\xff"
-        * 200,
-    ]
-    items += [dice.randbytes(dice.randrange(1, 2_000)) for _ in range(20)]
-    return items
+def made(strategy: st.SearchStrategy[bytes], count: int) -> list[bytes]:
+    """Examples that Hypothesis makes of a strategy: always the same ones."""
+    found: list[bytes] = []
+
+    @settings(max_examples=count, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(strategy)
+    def collect(example: bytes) -> None:
+        found.append(example)
+
+    collect()
+    return found
+
+
+def garbage(kind: str) -> list[bytes]:
+    """The corpus, what Hypothesis makes of it, and plain noise."""
+    cases = list(corpus(kind).values())
+    assert len(cases) >= 25
+    short = [case for case in cases if len(case) < 8_000]
+    return [*cases, *made(mutants(short), MUTANTS), *made(st.binary(max_size=3_000), NOISE)]
 
 
 async def flood(node: NodeProcess, dice: random.Random) -> None:
@@ -107,13 +90,13 @@ async def flood(node: NodeProcess, dice: random.Random) -> None:
             async with limit:
                 await throw(address, data, reset=reset)
 
-        for data in link_garbage(dice):
+        for data in garbage("link"):
             nursery.start_soon(one, node.link, data, False)
-            cut = dice.randrange(len(data)) + 1
+            cut = dice.randint(0, len(data))
             nursery.start_soon(one, node.link, data[:cut], True)
-        for data in http_garbage(dice):
+        for data in garbage("http"):
             nursery.start_soon(one, node.events, data, False)
-            cut = dice.randrange(len(data)) + 1
+            cut = dice.randint(0, len(data))
             nursery.start_soon(one, node.events, data[:cut], True)
             nursery.start_soon(one, node.admin, data, False)
 
