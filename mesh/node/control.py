@@ -29,20 +29,12 @@ from mesh.model.ids import NodeKey, Version
 from mesh.model.reasons import Close
 from mesh.model.topic import check_filter, check_group
 from mesh.node.settings import NodeSettings
+from mesh.node.table_exchange import TableExchange
 from mesh.wire import frames as wire
 from mesh.wire.frames import Delta, Digest, Held, Pull, Scope
 
 ROUTE_KEY = "r"
-NEWS_COALESCE_S = 0.02
-"""A node's first change goes out at once; those of the next 20 ms go together."""
-ANTI_ENTROPY_S = 1.0
-"""One random peer a second compares roots: gossip as repair of what the eager push missed."""
-RESYNC_S = 30.0
-"""Each bridge session compares roots."""
 HOUSEKEEPING_S = 60.0
-REPORTS_BURST = 20.0
-REPORTS_PER_S = 1.0
-"""Refused tables of one link that are told to operators at once, and on average."""
 IN_REGION_COST = 1
 KEPT_S = 86_400.0
 """Interest of a bridge that nobody reaches is kept so long."""
@@ -112,17 +104,14 @@ class ControlPlane:
         """Plans may be out of date: interest, routes or members changed."""
         self.effects: list[Effect] = []
         self._live: set[str] = {settings.node}
-        self._news_at: float | None = None
-        self._pushed_at = float("-inf")
-        self._entropy_at = now + dice.uniform(0.0, ANTI_ENTROPY_S)
-        self._resync_at = now + dice.uniform(0.0, RESYNC_S)
+        self.exchange = TableExchange(
+            self.tables, self.world, links, self.effects, settings.limits, dice, now
+        )
         self._housekeeping_at = now + HOUSEKEEPING_S
         self._fib_seen = -1
         self._live_seen = -1
         self._epochs: dict[str, int] = {}  # member -> the process whose routes are known
         self._quiet: dict[str, float] = {}  # bridges nobody reaches -> since when
-        self._reported: dict[int, tuple[float, float]] = {}  # link -> the same for refusals it may log
-        self._asked: dict[int, tuple[float, float]] = {}  # link -> (questions it may still ask, at this time)
 
     # -- local subscriptions -------------------------------------------------------------------------------------
 
@@ -252,8 +241,7 @@ class ControlPlane:
 
         said_why: one end closed it on purpose, which makes nobody a suspect.
         """
-        self._asked.pop(link, None)
-        self._reported.pop(link, None)
+        self.exchange.link_closed(link)
         self.membership.unlinked(node, now, said_why=said_why)
         self.routes.sibling_link(node, False, IN_REGION_COST, now)
         self.changed = True
@@ -286,8 +274,7 @@ class ControlPlane:
 
     def bridge_closed(self, link: int, now: float) -> None:
         self.routes.neighbour_down(link, now)
-        self._asked.pop(link, None)
-        self._reported.pop(link, None)
+        self.exchange.link_closed(link)
         self.changed = True
 
     def bridges_of_region(self) -> list[str]:
@@ -312,16 +299,8 @@ class ControlPlane:
         match frame:
             case Delta():
                 self._receive_delta(session, frame, inside, now)
-            case Digest() | Pull() if not self._may_ask(session.link, now):
-                session.refuse(Close.LIMIT, "updates_per_s: too many digests and pulls")
-            case Digest():
-                if frame.scope is Scope.WORLD or inside:
-                    for reply in self._set(frame.scope).compare(frame):
-                        self.effects.append(Send(session.link, reply))
-            case Pull():
-                if frame.scope is Scope.WORLD or inside:
-                    for delta in self._set(frame.scope).answer(frame):
-                        self.effects.append(Send(session.link, delta))
+            case Digest() | Pull():
+                self.exchange.asked(session, frame, inside, now)
             case Held() if inside:
                 self.receipts.held(peer.node, frame, now)
             case (
@@ -347,36 +326,16 @@ class ControlPlane:
                 where = "inside a region" if inside else "between regions"
                 session.refuse(Close.UNEXPECTED_FRAME, f"{type(frame).__name__} on a link {where}")
 
-    def _may_ask(self, link: int, now: float) -> bool:
-        """Digests and pulls cost the answering side far more than the asking one: a bucket per link."""
-        limits = self.settings.limits
-        left, at = self._asked.get(link, (float(limits.updates_burst), now))
-        left = min(float(limits.updates_burst), left + (now - at) * limits.updates_per_s) - 1.0
-        self._asked[link] = (left, now)
-        return left >= 0.0
-
-    def _may_report(self, link: int, now: float) -> bool:
-        """Whether one more refused table of a link is worth a line of log: all of them are counted by the tables."""
-        left, at = self._reported.get(link, (REPORTS_BURST, now))
-        left = min(REPORTS_BURST, left + (now - at) * REPORTS_PER_S)
-        if left < 1.0:
-            return False
-        self._reported[link] = (left - 1.0, now)
-        return True
-
-    def _set(self, scope: Scope) -> TableSet:
-        return self.tables if scope is Scope.REGION else self.world
-
     def _receive_delta(self, session: LinkSession, delta: Delta, inside: bool, now: float) -> None:
         if delta.scope is Scope.REGION and not inside:
             session.refuse(Close.UNEXPECTED_FRAME, "a table of the region from outside")
             return
-        tables = self._set(delta.scope)
+        tables = self.exchange.set_of(delta.scope)
         before = tables.position(delta.owner)
         applied = tables.receive(delta, now)
         if applied.pull is not None:
             self.effects.append(Send(session.link, applied.pull))
-        if applied.outcome is Outcome.REFUSED and self._may_report(session.link, now):
+        if applied.outcome is Outcome.REFUSED and self.exchange.may_report(session.link, now):
             self.effects.append(Notify("table_refused", delta.owner[:130], applied.reason or ""))
         if not applied.advanced:
             return
@@ -392,7 +351,7 @@ class ControlPlane:
         else:
             self._world_changed(delta.owner, applied.changes, now)
             for frame in applied.chain:
-                self._pass_on(session, frame, inside)
+                self.exchange.pass_on(session, frame, inside)
 
     def _world_changed(self, owner: str, changes: Iterable[Change], now: float) -> None:
         region, _, bridge = owner.partition("/")
@@ -416,16 +375,6 @@ class ControlPlane:
                     self.changed = True
         self.receipts.world_changes(owner, changes, self._bridges_of_region(), now)
 
-    def _pass_on(self, session: LinkSession, delta: Delta, inside: bool) -> None:
-        """Flood a newer summary: what came from outside goes to the region and to the other bridges, what came from a
-        sibling goes out over the own bridge links only."""
-        for link in self.links.bridges:
-            if link != session.link:
-                self.effects.append(Send(link, delta))
-        if not inside:
-            for link in self.links.peers.values():
-                self.effects.append(Send(link, delta))
-
     # -- time ----------------------------------------------------------------------------------------------------
 
     def settle(self, now: float) -> None:
@@ -437,11 +386,7 @@ class ControlPlane:
             self.receipts.attest(self._live, now)
         self.effects.extend(self.receipts.effects)
         self.receipts.effects.clear()
-        if self.tables.has_news or self.world.has_news:
-            if now - self._pushed_at >= NEWS_COALESCE_S:
-                self._push(now)
-            elif self._news_at is None:
-                self._news_at = self._pushed_at + NEWS_COALESCE_S
+        self.exchange.push_news(now)
 
     def _take_membership(self, now: float) -> None:
         for effect in self.membership.drain():
@@ -467,20 +412,9 @@ class ControlPlane:
             for region in list(self.reach.regions()):
                 self.reach.set_live(region, self.routes.live_bridges(region))
 
-    def _push(self, now: float) -> None:
-        self._news_at = None
-        self._pushed_at = now
-        for delta in self.tables.news():
-            for link in self.links.peers.values():
-                self.effects.append(Send(link, delta))
-        for delta in self.world.news():
-            for link in (*self.links.bridges, *self.links.peers.values()):
-                self.effects.append(Send(link, delta))
-
     def next_deadline(self) -> float:
-        due = [self._entropy_at, self._resync_at, self._housekeeping_at]
+        due = [self.exchange.next_deadline(), self._housekeeping_at]
         for at in (
-            self._news_at,
             self.membership.next_deadline(),
             self.routes.next_deadline(),
             self.advertiser.next_deadline() if self.is_bridge else None,
@@ -495,23 +429,12 @@ class ControlPlane:
         self.routes.handle_deadline(now)
         if self.is_bridge:
             self.advertiser.handle_deadline(now)
-        if now >= self._entropy_at:
-            self._entropy_at = now + ANTI_ENTROPY_S * self._dice.uniform(0.9, 1.1)
-            if self.links.peers:
-                link = self._dice.choice(list(self.links.peers.values()))
-                self.effects.append(Send(link, self.tables.digest(full=False)))
-                self.effects.append(Send(link, self.world.digest(full=False)))
-        if now >= self._resync_at:
-            self._resync_at = now + RESYNC_S * self._dice.uniform(0.9, 1.1)
-            for bridge in self.links.bridges:
-                self.effects.append(Send(bridge, self.world.digest(full=False)))
+        self.exchange.handle_deadline(now)
         if now >= self._housekeeping_at:
             self._housekeeping_at = now + HOUSEKEEPING_S
             self.tables.expire(now)
             self.world.expire(now)
             self._forget_the_long_gone(now)
-        if self._news_at is not None and now >= self._news_at:
-            self._push(now)
         self.settle(now)
 
     def _forget_the_long_gone(self, now: float) -> None:

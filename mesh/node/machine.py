@@ -13,18 +13,20 @@ from collections.abc import Iterable, Sequence
 from mesh.core.counters import Counters
 from mesh.core.effects import CloseLink, Effect, Notify, Send
 from mesh.core.forwarding import Forwarder
-from mesh.core.inboxes import INBOX, NOTICE, Ended, Inboxes, ReplyTo
+from mesh.core.inboxes import Ended, ReplyTo
 from mesh.core.ingress import Published
 from mesh.core.interest import Destinations, InterestIndex
-from mesh.core.plan import MOST_GROUPS, Links, Planner
+from mesh.core.plan import Links, Planner
 from mesh.core.session import Flow, Identity, LinkSession, Queued, SessionState, Terms
 from mesh.core.subscriptions import SubscriptionIndex
 from mesh.model.dice import Dice
-from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Delivery, Event, NewEvent
-from mesh.model.ids import NAME_MAX, NodeKey, Version
+from mesh.model.event import Delivery, Event, NewEvent
+from mesh.model.ids import NodeKey, Version
 from mesh.model.reasons import Close, Drop
 from mesh.node.admission import Admission, Verdict
+from mesh.node.batch_rules import batch_problem
 from mesh.node.control import ControlPlane
+from mesh.node.mail import Mail
 from mesh.node.settings import NodeSettings
 from mesh.wire import frames as wire
 from mesh.wire.frames import BatchHeader, Data, LinkKind
@@ -86,11 +88,11 @@ class NodeMachine:
             limits=settings.limits,
             counters=self.counters,
         )
-        self.inboxes = Inboxes(settings.limits)
+        self.mail = Mail(self.key, self.forwarder, settings.limits, self.counters)
+        self.inboxes = self.mail.inboxes
         self.admission = Admission(settings, self.sessions, self.links, self.control.membership)
         self.totals = Flow()
         """What links that are gone carried."""
-        self._questions: list[tuple[BatchHeader, Event]] = []
         self._effects: list[Effect] = []
         self._next_link = 0
         self._session_deadline = float("inf")
@@ -148,7 +150,7 @@ class NodeMachine:
             if session.kind is LinkKind.PEER:
                 self.control.membership.heard(session.peer_key.node, now)
             self._after_session(session, now)
-            self._take_in(now)
+            self.mail.take_in(now)
             return
         self._after_session(session, now)
         self._settle(now)
@@ -157,43 +159,11 @@ class NodeMachine:
         header = frame.header
         if not session.received(header, len(frame.body), now):
             return
-        problem = self._batch_problem(session, header)
+        problem = batch_problem(session, header, self.settings.limits)
         if problem:
             session.refuse(Close.PROTOCOL_ERROR, problem)
         else:
             self.forwarder.receive(session, header, frame.body, now)
-
-    def _batch_problem(self, session: LinkSession, header: BatchHeader) -> str:
-        """What a correct peer never sends, or ""."""
-        limits = self.settings.limits
-        between = header.leg is wire.Leg.BRIDGE
-        if between != (session.kind is LinkKind.BRIDGE):
-            return f"a {header.leg.name} batch on a {session.kind.name} link"
-        if len(header.regions) > limits.regions or len(header.path) > limits.path_regions:
-            return "destination set or path too long"
-        if between and (not header.path or header.path[-1] != session.peer_key.region):
-            return "the path does not end with the region it came from"
-        again = bool(
-            header.flags & wire.Flag.GROUP_ONLY
-        )  # begins a fresh path wherever it was assigned again
-        if between and not again and header.path[0] != header.region:
-            # Who claims the own region as its origin so gets no further than the check for loops.
-            return "the path does not begin with the region of the origin"
-        if again and header.flags & wire.Flag.TO_NODE:
-            return "both for one node and for a queue group"
-        if len(header.tried) > limits.tried_regions or len(header.groups) > MOST_GROUPS:
-            return "too many groups or tried regions"
-        if len(header.groups) * header.count > limits.credit_events:
-            return "too many group assignments in one batch"
-        if len(header.region) > NAME_MAX or len(header.node) > NAME_MAX:
-            return "an origin's name is too long"
-        if any(
-            len(group) > NAME_MAX or len(filter) > limits.filter_bytes for group, filter, _ in header.groups
-        ):
-            return "a group's name or filter is too long"
-        if header.hops_left < 0 or header.count <= 0 or header.remaining_ms < 0:
-            return "a count out of range"
-        return ""
 
     def _receive_control(self, session: LinkSession, frame: wire.Frame, now: float) -> None:
         measured = session.rtt_ms is not None
@@ -333,35 +303,11 @@ class NodeMachine:
         """Publish a request. Returns the inbox under which it will end (`take_ended`). Raises ValueError when too many wait."""
         if self.draining:
             raise ValueError("draining")
-        inbox = self.inboxes.open(timeout_s, now)
-        reply_to = ReplyTo(self.key.region, self.key.node, inbox)
-        published = self.forwarder.publish([event], (str(reply_to), inbox), now)
-        [plan] = published.plans
-        assigned = published.assigned.get(0, ())
-        places = {f"r/{region}" for region in plan.regions} | {f"n/{node}" for node in plan.nodes}
-        places |= {f"g/{a.group}/{a.filter}" for a in assigned}
-        if plan.local:
-            places.add("local")
-        reasons = [
-            (u.region if not u.node else f"{u.region}/{u.node}", u.reason.value) for u in plan.unreached
-        ]
-        served = {(a.group, a.filter) for a in assigned}
-        reasons += [("/".join(group), Drop.NO_MEMBERS.value) for group in plan.groups if group not in served]
-        self.inboxes.sent(inbox, places, reasons)
-        return inbox
+        return self.mail.request(event, timeout_s, now)
 
     def reply(self, reply_to: ReplyTo, correlation: str, event: NewEvent, now: float) -> Drop | None:
         """Send a reply towards a waiting request. Returns why not, or None."""
-        mail = Event(
-            0,
-            INBOX + reply_to.inbox,
-            event.key,
-            event.ttl_ms,
-            ("", correlation),
-            event.attributes,
-            event.data,
-        )
-        why = self.forwarder.send_to(reply_to.region, reply_to.node, mail, now)
+        why = self.mail.reply(reply_to, correlation, event, now)
         self._settle(now)
         return why
 
@@ -369,7 +315,7 @@ class NodeMachine:
         self, region: str, node: str, topic: str, data: bytes, extra: tuple[str, ...], now: float
     ) -> Drop | None:
         """Send this node's own mail to another node (`take_questions` there). Returns why not, or None."""
-        why = self.forwarder.send_to(region, node, Event(0, topic, "", 0, extra, (), data), now)
+        why = self.mail.ask(region, node, topic, data, extra, now)
         self._settle(now)
         return why
 
@@ -393,7 +339,7 @@ class NodeMachine:
 
     def take_questions(self) -> list[tuple[BatchHeader, Event]]:
         """Mail for this node that is neither a reply nor a notice."""
-        questions, self._questions = self._questions, []
+        questions, self.mail.questions = self.mail.questions, []
         return questions
 
     def pull(self, link: int, now: float) -> Queued | None:
@@ -411,7 +357,7 @@ class NodeMachine:
         effects, self._effects = self._effects, []
         if self.control.effects:
             effects += self.control.effects
-            self.control.effects = []
+            self.control.effects.clear()
         resolved: list[Effect] = []
         for effect in effects:
             if isinstance(effect, Notify):
@@ -460,21 +406,9 @@ class NodeMachine:
             self.forwarder.deliverer.dedupe.expire(now)
         self._settle(now)
 
-    def _take_in(self, now: float) -> None:
-        """Mail for this node, and news for origins whose event found nobody here."""
-        forwarder = self.forwarder
-        if forwarder.mail:
-            mail, forwarder.mail = forwarder.mail, []
-            for header, event in mail:
-                self._take_mail(header, event)
-        if forwarder.unserved:
-            unserved, forwarder.unserved = forwarder.unserved, []
-            for header, event, reason, group in unserved:
-                self._notice(header, event, reason, group, now)
-
     def _settle(self, now: float) -> None:
         """After every burst with control frames, and every call: mail, notices, tables, plans."""
-        self._take_in(now)
+        self.mail.take_in(now)
         forwarder = self.forwarder
         self._control_deadline = None
         self.control.settle(now)
@@ -486,33 +420,11 @@ class NodeMachine:
                     session.state = SessionState.CLOSED
                     self._effects.append(CloseLink(session.link, effect.reason, effect.detail))
                     self._gone(session, effect.reason, effect.detail, now)
-        self.control.effects, kept = [], [e for e in self.control.effects if not isinstance(e, CloseLink)]
-        self._effects.extend(kept)
+        self._effects += [effect for effect in self.control.effects if not isinstance(effect, CloseLink)]
+        self.control.effects.clear()
         if self.control.changed:
             self.control.changed = False
             forwarder.invalidate(now)
-
-    def _take_mail(self, header: BatchHeader, event: Event) -> None:
-        if event.topic.startswith((INBOX, NOTICE)):
-            why = self.inboxes.mail(header, event)
-            if why is not None:
-                self.counters.drop(why, 1)
-        else:
-            self._questions.append((header, event))
-
-    def _notice(self, header: BatchHeader, event: Event, reason: Drop, group: str, now: float) -> None:
-        """Tell the origin that its request, or its group's event, found nobody here."""
-        reply_to = event.extra[EXTRA_REPLY_TO] if event.extra is not None else ""
-        if not reply_to:
-            return
-        try:
-            to = ReplyTo.parse(reply_to)
-        except ValueError:
-            return
-        assert event.extra is not None
-        correlation = event.extra[EXTRA_CORRELATION]
-        notice = Event(0, NOTICE + to.inbox, group, 0, ("", correlation), (), reason.encode())
-        self.forwarder.send_to(to.region, to.node, notice, now)
 
     # -- leaving -------------------------------------------------------------------------------------------------
 

@@ -254,7 +254,7 @@ def sizes(node: SimNode, limits: Limits) -> dict[str, tuple[int, int]]:
         "route.sources": (routes.sources, settings.routes.sources),
         "members": (members.live + members.gone, settings.membership.max_members + 1),
         "destinations": (len(machine.destinations), OWNERS[Scope.REGION] + OWNERS[Scope.WORLD] + 2),
-        "control.asked": (len(control._asked), len(machine.sessions)),
+        "control.asked": (control.exchange.links_remembered, len(machine.sessions)),
         "control.epochs": (len(control._epochs), settings.membership.max_members + OWNERS[Scope.REGION] + 1),
         "receipts.held": (
             sum(map(len, control.receipts._held.values())),

@@ -85,7 +85,7 @@ def test_a_flood_of_questions_costs_the_link_and_a_steady_pace_does_not(region: 
     for _ in range(205):
         hear(net, a, link, frame)
     assert a.closed() == [(f"{region}/n2", "limit")]
-    assert a.machine.control._asked == {}, "nothing is remembered of a link that is gone"
+    assert a.machine.control.exchange.links_remembered == 0, "nothing is remembered of a link that is gone"
 
 
 # -- entries that are garbage ------------------------------------------------------------------------------------------
