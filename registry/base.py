@@ -24,6 +24,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Final, NewType, TypeAlias, TypeVar
 
 import msgspec
+import trio
 
 from mesh.model.errors import MeshError
 from mesh.model.ids import BadName, NodeKey, check_name
@@ -37,6 +38,9 @@ LABELS: Final = 32
 LEASE_S: Final = (1.0, 3_600.0)
 """Shortest and longest lease."""
 EDIT_ATTEMPTS: Final = 10
+IGNORED_KEPT: Final = 100
+"""What is no entry and is shown to a person; more is only counted."""
+IGNORED_TEXT: Final = 200
 
 Revision = NewType("Revision", str)
 """A point in the registry's history, to go on watching from. Where a service keeps the history every client can read it,
@@ -172,8 +176,18 @@ class FoundRegion(msgspec.Struct, frozen=True):
     token: Token
 
 
+class Ignored(msgspec.Struct, frozen=True):
+    """What was found where an entry should be, and is none: for a person. key: its place in the service. value: its beginning,
+    at most IGNORED_TEXT characters, printable."""
+
+    key: str
+    reason: str
+    value: str
+
+
 class RegistryStatistics(msgspec.Struct, frozen=True):
-    """For `mesh registry status`. ignored: what was found and is no entry, by reason. calls, failures: of this client."""
+    """For `mesh registry status`. ignored: what was found and is no entry, by reason. calls, failures: of this client.
+    endpoint: the address or folder in use now, "" where there is none."""
 
     kind: str
     entries: int
@@ -181,6 +195,7 @@ class RegistryStatistics(msgspec.Struct, frozen=True):
     calls: int
     failures: int
     ignored: dict[str, int]
+    endpoint: str = ""
 
 
 class Watch(abc.ABC):
@@ -243,6 +258,14 @@ class Registry(abc.ABC):
     @abc.abstractmethod
     def statistics(self) -> RegistryStatistics:
         """What this client saw last, and its counts. Cost: O(1), no I/O."""
+
+    def ignored(self) -> tuple[Ignored, ...]:
+        """What this client found last and passed over, at most IGNORED_KEPT, ordered by key. No I/O."""
+        return ()
+
+    async def aclose(self) -> None:
+        """Let go of connections and tasks. Leases are left to run out: `unregister` gives them back. Idempotent."""
+        await trio.lowlevel.checkpoint()
 
 
 async def edit_region(
@@ -322,6 +345,12 @@ def node_from_json(raw: bytes) -> NodeEntry:
 def region_from_json(raw: bytes) -> RegionEntry:
     """Read a region's entry; unknown fields are passed over. Raises: BadEntry, whatever the bytes are."""
     return check_region(decode_json(raw, _region_decoder))
+
+
+def shown(raw: bytes) -> str:
+    """The beginning of a value that somebody else wrote, as one printable line."""
+    text = raw[: 4 * IGNORED_TEXT].decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else " " for c in text)[:IGNORED_TEXT]
 
 
 def check_lease(lease_s: float) -> float:
