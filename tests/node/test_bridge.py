@@ -9,6 +9,8 @@ from node.memory_mesh import MemoryMesh, memory_mesh, until
 
 from federation.bridge import DIRECTORY_S, BridgePlan, keep_bridges
 from mesh.core.session import Terms
+from mesh.node.directory import RegionDirectory
+from mesh.node.registrar import Registrar
 from mesh.node.runner import Node
 from registry.base import RegionEntry, edit_region
 from registry.memory import MemoryRegistry, MemoryStore
@@ -29,8 +31,8 @@ def linked(node: Node) -> list[str]:
 
 
 def keep(mesh: MemoryMesh, node: Node, plan: BridgePlan, store: MemoryStore | None) -> None:
-    registry = None if store is None else MemoryRegistry(store)
-    mesh.nursery.start_soon(keep_bridges, node, [plan], registry)
+    directory = None if store is None else RegionDirectory(node, Registrar(MemoryRegistry(store)), "")
+    mesh.nursery.start_soon(keep_bridges, node, [plan], directory)
 
 
 async def test_every_seed_is_kept_linked_and_the_directory_is_not_asked(

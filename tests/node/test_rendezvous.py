@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from node.memory_mesh import MemoryMesh, memory_mesh, until
 
-from mesh.node.rendezvous import Rendezvous
+from mesh.node.discovery import Discovery
 from mesh.node.runner import Node
 from registry.base import edit_region
 from registry.memory import MemoryRegistry, MemoryStore
@@ -15,12 +15,15 @@ from registry.memory import MemoryRegistry, MemoryStore
 LEASE_S = 9.0
 
 
-def join(mesh: MemoryMesh, node: Node, store: MemoryStore) -> Rendezvous:
-    """Start a node's rendezvous and its dialling of members."""
-    rendezvous = Rendezvous(node, MemoryRegistry(store), node.settings.address, LEASE_S)
-    mesh.nursery.start_soon(rendezvous.run)
+def join(mesh: MemoryMesh, node: Node, store: MemoryStore, address: str | None = None) -> Discovery:
+    """Start a node's discovery and its dialling of members."""
+    registry = MemoryRegistry(store)
+    discovery = Discovery(
+        node, node.settings.address if address is None else address, registry, registry, LEASE_S
+    )
+    mesh.nursery.start_soon(discovery.run)
     mesh.nursery.start_soon(node.dialler.keep_members)
-    return rendezvous
+    return discovery
 
 
 def names(store: MemoryStore) -> list[str]:
@@ -46,17 +49,17 @@ async def test_a_node_leaves_its_place_within_a_second_even_when_the_registry_is
 ) -> None:
     async with memory_mesh(monkeypatch) as mesh:
         store = MemoryStore()
-        rendezvous = join(mesh, mesh.node("eu", "n1"), store)
+        discovery = join(mesh, mesh.node("eu", "n1"), store)
         await until(lambda: names(store) == ["eu/n1"])
-        await rendezvous.leave()
+        await discovery.leave()
         assert names(store) == []
         store.delay_s = 30.0
         begun = trio.current_time()
-        await rendezvous.leave()
+        await discovery.leave()
         assert trio.current_time() - begun <= 1.0
         store.delay_s = 0.0
         store.switch(False)
-        await rendezvous.leave()
+        await discovery.leave()
 
 
 async def test_a_registry_that_was_away_gets_the_entry_again_and_the_mesh_did_not_notice(
@@ -84,7 +87,7 @@ async def test_a_bridge_lists_its_address_in_the_directory_and_takes_only_its_ow
     async with memory_mesh(monkeypatch) as mesh:
         store = MemoryStore()
         node, far = mesh.node("eu", "n1"), mesh.node("us", "n2")
-        rendezvous = join(mesh, node, store)
+        discovery = join(mesh, node, store)
         await trio.sleep(LEASE_S)
         assert store.regions == {}
         mesh.link(node, far)
@@ -94,12 +97,12 @@ async def test_a_bridge_lists_its_address_in_the_directory_and_takes_only_its_ow
             MemoryRegistry(store),
             "eu",
             lambda entry: (
-                entry and type(entry)(region="eu", endpoints=("other:1", *entry.endpoints), fingerprint="f")
+                entry and type(entry)(region="eu", endpoints=("other:1", *entry.endpoints), labels={"a": "b"})
             ),
         )
-        await rendezvous.leave()
+        await discovery.leave()
         assert store.regions["eu"].entry.endpoints == ("other:1",)
-        assert store.regions["eu"].entry.fingerprint == "f"
+        assert store.regions["eu"].entry.labels == {"a": "b"}
 
 
 async def test_a_node_without_an_address_lists_none(
@@ -108,13 +111,12 @@ async def test_a_node_without_an_address_lists_none(
     async with memory_mesh(monkeypatch) as mesh:
         store = MemoryStore()
         node, far = mesh.node("eu", "n1"), mesh.node("us", "n2")
-        rendezvous = Rendezvous(node, MemoryRegistry(store), "", LEASE_S)
-        mesh.nursery.start_soon(rendezvous.run)
+        discovery = join(mesh, node, store, address="")
         mesh.link(node, far)
         await trio.sleep(2 * LEASE_S)
         assert store.held[node.key].entry.addresses == ()
         assert store.regions == {}
-        await rendezvous.leave()
+        await discovery.leave()
 
 
 async def test_a_leased_member_that_membership_gave_up_is_announced_to_again(
