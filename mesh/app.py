@@ -35,6 +35,7 @@ from mesh.model.limits import Limits
 from mesh.net.http import HttpServer
 from mesh.net.link_listener import LinkListener, Pending
 from mesh.net.listener import Listener, open_listener
+from mesh.net.own_address import told_address
 from mesh.net.supervise import Crashes
 from mesh.net.transport import Transport
 from mesh.node.dialler import Target
@@ -171,8 +172,7 @@ async def _main(config: Config, name: str, epoch: int, again: Again) -> None:
         )
         if address is not None
     }
-    link = listeners.get("link")
-    node = Node(settings_of(config, name, epoch, link.address if link is not None else ""))
+    node = Node(settings_of(config, name, epoch, await _told_address(config, listeners, None)))
     _show_settings(node, config)
     for warning in config.warnings():
         log.warning("insecure", detail=warning)
@@ -206,10 +206,21 @@ def open_registries(config: RegistryConfig) -> tuple[Registry | None, Registry |
     return nodes, nodes if config.directory is None else open_registry(config.directory)
 
 
+async def _told_address(config: Config, listeners: dict[str, Listener], backend: Backend | None) -> str:
+    """How others reach the link port, "" when they cannot. backend: whose readers count first, beside the registry's."""
+    if "link" not in listeners:
+        return ""
+    backends = [backend or config.registry.backend, *(each for _, each in config.registry_backends())]
+    towards = [endpoint.partition("://")[2] for each in backends for endpoint in each.endpoints]
+    return await told_address(listeners["link"].address, towards)
+
+
 async def _serve(config: Config, node: Node, listeners: dict[str, Listener], again: Again) -> None:
     nodes, directory = open_registries(config.registry)
-    address = listeners["link"].address if "link" in listeners else ""
-    discovery = Discovery(node, address, nodes, directory, config.registry.lease_s)
+    at_directory = await _told_address(config, listeners, config.registry.directory)
+    discovery = Discovery(
+        node, node.settings.address, nodes, directory, config.registry.lease_s, directory_address=at_directory
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_on_signals, node, Reloading(config, node, discovery, again), name="signals")
         nursery.start_soon(node.dialler.keep_members, name="member links")

@@ -30,15 +30,24 @@ LEAVE_S: Final = 1.0
 
 class Discovery:
     """Args: address: this node's link address as others reach it, "" when it only dials out. nodes, directory: None where there
-    is none; the same client where both are one service. lease_s: of the node's entry."""
+    is none; the same client where both are one service. lease_s: of the node's entry. directory_address: where the readers of
+    the directory reach it by another address."""
 
     def __init__(
-        self, node: Node, address: str, nodes: Registry | None, directory: Registry | None, lease_s: float
+        self,
+        node: Node,
+        address: str,
+        nodes: Registry | None,
+        directory: Registry | None,
+        lease_s: float,
+        *,
+        directory_address: str | None = None,
     ) -> None:
         of_nodes, of_directory = _registrars(nodes, directory)
         self.rendezvous = Rendezvous(node, of_nodes, address, lease_s) if of_nodes is not None else None
+        listed_as = address if directory_address is None else directory_address
         self.directory = (
-            RegionDirectory(node, of_directory, address, leased=self._leased, former=self._former)
+            RegionDirectory(node, of_directory, listed_as, leased=self._leased, former=self._former)
             if of_directory is not None
             else None
         )

@@ -20,7 +20,7 @@ from registry.base import Registry, RegistryError, RegistryStatistics, RegistryU
 
 log = structlog.get_logger("registry")
 
-CALL_S: Final = 4.0
+CALL_S: Final = 5.0
 """Longest that a node waits for one answer."""
 CLOSE_S: Final = 1.0
 RETRY_S: Final = (0.5, 2.0)
