@@ -8,7 +8,18 @@ them by `trio.to_thread.run_sync`. Standard library only, so that `scripts/servi
 
 from services.servers.etcd import Etcd, EtcdOptions
 from services.servers.etcd_group import EtcdGroup
+from services.servers.nacos import Nacos, Nacos2, Nacos3, NacosOptions
 from services.servers.process import ServerFailed
 from services.servers.relay import Relay
 
-__all__ = ["Etcd", "EtcdGroup", "EtcdOptions", "Relay", "ServerFailed"]
+__all__ = [
+    "Etcd",
+    "EtcdGroup",
+    "EtcdOptions",
+    "Nacos",
+    "Nacos2",
+    "Nacos3",
+    "NacosOptions",
+    "Relay",
+    "ServerFailed",
+]

@@ -224,8 +224,7 @@ class Etcd:
             [*command, *arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=60,
             text=True,
         )

@@ -99,7 +99,7 @@ class ServerProcess:
         while not ready():
             if self.pid() is None:
                 lines = self.tail().lower()
-                if "address already in use" in lines or "failed to bind" in lines:
+                if "already in use" in lines or "failed to bind" in lines:
                     raise PortTaken(f"{self.log.stem}: a port was taken meanwhile\n{self.tail()}")
                 raise self.failed("ended before it was ready")
             if time.monotonic() > end:
