@@ -99,7 +99,7 @@ class Service(grpc.GenericRpcHandler):
     def service(self, details):
         return handler
 options = [("grpc.http2.min_ping_interval_without_data_ms", 100)]
-server = grpc.server(ThreadPoolExecutor(2), handlers=(Service(),), options=options)
+server = grpc.server(ThreadPoolExecutor(8), handlers=(Service(),), options=options)
 print(server.add_insecure_port("127.0.0.1:0"), flush=True)
 server.start()
 time.sleep(60)
