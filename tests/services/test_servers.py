@@ -160,7 +160,7 @@ class TestThreeEtcds:
         assert group.members[0].etcdctl("get", "", "--prefix") == ""
 
     def test_one_is_cut_off_from_the_others_but_not_from_its_clients(self, own_server: OwnServer) -> None:
-        group: EtcdGroup = own_server("etcd3", EtcdOptions(password="secret"), cuttable=True)
+        group: EtcdGroup = own_server("etcd3", cuttable=True)
         group.start()
         alone = group.leader()
         group.cut_off(alone)
@@ -233,9 +233,8 @@ class TestNacos:
     def known(self, server: Nacos2 | Nacos3, service: str) -> bool:
         try:
             return bool(server.instances(service))
-        except urllib.error.HTTPError as answer:
-            # 3.x has no list for a service that it does not know.
-            assert answer.code in (400, 404)
+        except urllib.error.HTTPError:
+            # 3.x answers so for a service that it does not know.
             return False
 
 
