@@ -21,7 +21,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Annotated, Final, NewType, TypeAlias, TypeVar
+from typing import Annotated, Final, NewType, Self, TypeAlias, TypeVar
 
 import msgspec
 
@@ -149,7 +149,7 @@ class Put(msgspec.Struct, frozen=True):
 
 
 class Gone(msgspec.Struct, frozen=True):
-    """An entry ended. reason: "unregistered" or "expired", as far as this kind can tell."""
+    """An entry ended. reason: "unregistered", "expired", or "ended" from a kind that cannot tell which."""
 
     revision: Revision
     key: NodeKey
@@ -173,7 +173,8 @@ class FoundRegion(msgspec.Struct, frozen=True):
 
 
 class RegistryStatistics(msgspec.Struct, frozen=True):
-    """For `mesh registry status`. ignored: what was found and is no entry, by reason. calls, failures: of this client."""
+    """For `mesh registry status`. ignored: what was found and is no entry, by reason. calls, failures: of this client.
+    endpoint: of several, the one in use."""
 
     kind: str
     entries: int
@@ -181,6 +182,7 @@ class RegistryStatistics(msgspec.Struct, frozen=True):
     calls: int
     failures: int
     ignored: dict[str, int]
+    endpoint: str = ""
 
 
 class Watch(abc.ABC):
@@ -243,6 +245,15 @@ class Registry(abc.ABC):
     @abc.abstractmethod
     def statistics(self) -> RegistryStatistics:
         """What this client saw last, and its counts. Cost: O(1), no I/O."""
+
+    async def aclose(self) -> None:  # noqa: B027 - most kinds have nothing to close
+        """Give back connections and threads, whatever the service does; entries stay. No call and no watch after it."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
 
 async def edit_region(

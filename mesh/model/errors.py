@@ -318,6 +318,15 @@ _REGISTRY: Final[tuple[ErrorCode, ...]] = (
               "Set [registry] path to a folder that every node's user may write."),
     ErrorCode("MESH-R007", "the registry is full",
               "Remove what is no longer needed, or use a registry of its own for this mesh.", status=503),
+    ErrorCode("MESH-R009", "the registry refuses the user or the password",
+              "Correct [registry] user and password_file; without a user, the registry must not ask for one."),
+    ErrorCode("MESH-R010", "the registry's user may not do that",
+              "Let the user read and write everything under [registry] prefix (etcd) or in its namespace (Nacos)."),
+    ErrorCode("MESH-R011", "no TLS with the registry",
+              "Check that [registry] ca signed the registry's certificate, cert and key are taken by it, all are in date, and "
+              "that both ends use TLS."),
+    ErrorCode("MESH-R012", "a TLS file for the registry cannot be used",
+              "Set [registry] ca, cert and key to PEM files that the node's user may read."),
 )
 # fmt: on
 
