@@ -25,7 +25,7 @@ import mesh
 from federation.bridge import BridgePlan, keep_bridges
 from federation.core.routes import RouteSettings
 from mesh.admin.port import AdminPort
-from mesh.backends import Backend
+from mesh.backends import Backend, read_password
 from mesh.config import BridgeConfig, Config, RegistryConfig, check_files, data_folder
 from mesh.core.membership import MembershipSettings
 from mesh.core.session import Terms
@@ -194,10 +194,33 @@ def open_registry(backend: Backend) -> Registry | None:
         case "file":
             assert backend.path is not None
             return FileRegistry(backend.path)
-        case "etcd" | "nacos":
+        case "etcd":
             raise MeshError("MESH-C010", "registry.kind", f"not built yet: registry.kind = {backend.kind}")
+        case "nacos":
+            return _open_nacos(backend)
         case _:
             assert_never(backend.kind)
+
+
+def _open_nacos(backend: Backend) -> Registry:
+    from registry.nacos.registry import NacosRegistry
+    from registry.nacos.settings import NacosSettings
+
+    try:
+        settings = NacosSettings(
+            servers=tuple(endpoint.partition("://")[2] for endpoint in backend.endpoints),
+            namespace=backend.namespace,
+            group=backend.group,
+            user=backend.user,
+            password=read_password(backend),
+            tls=backend.is_secure,
+            ca=str(backend.ca or ""),
+            cert=str(backend.cert or ""),
+            key=str(backend.key or ""),
+        )
+    except ValueError as error:
+        raise MeshError("MESH-C020", "registry", str(error)) from None
+    return NacosRegistry(settings)
 
 
 def open_registries(config: RegistryConfig) -> tuple[Registry | None, Registry | None]:

@@ -38,7 +38,7 @@ class Backend:
     endpoints: tuple[str, ...] = ()
     prefix: str = "/hopmesh"
     namespace: str = ""
-    group: str = "hopmesh"
+    group: str = "HOPMESH"
     user: str = ""
     password_file: Path | None = None
     ca: Path | None = None
@@ -147,6 +147,16 @@ def file_problems(table: str, backend: Backend, where: Callable[[str], str]) -> 
             )
     except (ssl.SSLError, ValueError) as error:
         yield _file_error(where(f"{table}.cert"), f"{backend.cert} and {backend.key}: {_reason(error)}")
+
+
+def read_password(backend: Backend) -> str:
+    """The password, without the line's end. Raises: MeshError MESH-C026."""
+    if backend.password_file is None:
+        return ""
+    try:
+        return backend.password_file.read_text().strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _file_error("registry.password_file", f"{backend.password_file}: {_reason(error)}") from None
 
 
 def _all_keys() -> list[str]:

@@ -284,7 +284,7 @@ def _backend(table: str, kind: Key) -> tuple[Key, ...]:
         Key(f"{table}.endpoints", ENDPOINTS, (), "kinds etcd and nacos: servers, tried in turn"),
         Key(f"{table}.prefix", STRING, "/hopmesh", "kind etcd: where its keys begin; meshes of one etcd differ in it"),
         Key(f"{table}.namespace", STRING, "", "kind nacos: the namespace's id; empty: public"),
-        Key(f"{table}.group", STRING, "hopmesh", "kind nacos: the group; meshes of one namespace differ in it"),
+        Key(f"{table}.group", STRING, "HOPMESH", "kind nacos: the group; meshes of one namespace differ in it"),
         Key(f"{table}.user", STRING, "", "kinds etcd and nacos: the user; empty: without login"),
         Key(f"{table}.password_file", PATH, None, "the file with its password, one line"),
         Key(f"{table}.ca", PATH, None, "PEM file with the authorities that servers' certificates come from; default: the system's"),

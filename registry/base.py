@@ -21,10 +21,9 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Annotated, Final, NewType, TypeAlias, TypeVar
+from typing import Annotated, Final, NewType, Self, TypeAlias, TypeVar
 
 import msgspec
-import trio
 
 from mesh.model.errors import MeshError
 from mesh.model.ids import BadName, NodeKey, check_name
@@ -153,7 +152,7 @@ class Put(msgspec.Struct, frozen=True):
 
 
 class Gone(msgspec.Struct, frozen=True):
-    """An entry ended. reason: "unregistered" or "expired", as far as this kind can tell."""
+    """An entry ended. reason: "unregistered", "expired", or "ended" from a kind that cannot tell which."""
 
     revision: Revision
     key: NodeKey
@@ -187,7 +186,7 @@ class Ignored(msgspec.Struct, frozen=True):
 
 class RegistryStatistics(msgspec.Struct, frozen=True):
     """For `mesh registry status`. ignored: what was found and is no entry, by reason. calls, failures: of this client.
-    endpoint: the address or folder in use now, "" where there is none."""
+    endpoint: of several servers the one in use, or the folder."""
 
     kind: str
     entries: int
@@ -263,9 +262,14 @@ class Registry(abc.ABC):
         """What this client found last and passed over, at most IGNORED_KEPT, ordered by key. No I/O."""
         return ()
 
-    async def aclose(self) -> None:
-        """Let go of connections and tasks. Leases are left to run out: `unregister` gives them back. Idempotent."""
-        await trio.lowlevel.checkpoint()
+    async def aclose(self) -> None:  # noqa: B027 - most kinds have nothing to close
+        """Give back connections and threads, whatever the service does; entries stay. No call and no watch after it."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
 
 async def edit_region(
