@@ -182,7 +182,7 @@ class Dialler:
     # -- members -------------------------------------------------------------------------------------------------
 
     async def keep_members(self) -> None:
-        """Dial every member of the region to which there is no link. The smaller name dials first."""
+        """Dial every member of the region to which there is no link. Of two members the smaller name dials first."""
         node = self._node
         dialling: set[str] = set()
         missing_since: dict[str, float] = {}
@@ -199,7 +199,9 @@ class Dialler:
                 for name, want in wanted.items():
                     since = missing_since.setdefault(name, now)
                     pace, due = paces.setdefault(name, (Backoff(dice=self._node.dice), now))
-                    patient = node.key.node > name and now - since < WAIT_FOR_SMALLER_S
+                    # One that only a registry speaks of may not have heard of this newcomer: it is dialled at once.
+                    known = want.state is not None
+                    patient = known and node.key.node > name and now - since < WAIT_FOR_SMALLER_S
                     if name in dialling or patient or now < due or not want.addresses:
                         continue
                     paces[name] = (pace, now + pace.next())
