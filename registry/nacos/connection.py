@@ -191,16 +191,12 @@ class Connection:
 
 def credentials(settings: NacosSettings) -> grpc.ChannelCredentials | None:
     """Read anew for each connection, so that renewed certificates are used. Raises: OSError."""
-    if not settings.tls:
+    if not settings.secure:
         return None
-
-    def content(path: str) -> bytes | None:
-        if not path:
-            return None
-        with open(path, "rb") as file:
-            return file.read()
-
-    return grpc.ssl_channel_credentials(content(settings.ca), content(settings.key), content(settings.cert))
+    ca, key, cert = (
+        None if path is None else path.read_bytes() for path in (settings.ca, settings.key, settings.cert)
+    )
+    return grpc.ssl_channel_credentials(ca, key, cert)
 
 
 def own_address(settings: NacosSettings, server: str) -> str:

@@ -126,9 +126,9 @@ class Login:
 def _post(settings: NacosSettings, server: str, path: str, form: str) -> tuple[int, bytes]:
     host, port = settings.split(server)
     connection: http.client.HTTPConnection
-    if settings.tls if settings.login_tls is None else settings.login_tls:
-        context = ssl.create_default_context(cafile=settings.ca or None)
-        if settings.cert:
+    if settings.login_secure:
+        context = ssl.create_default_context(cafile=settings.ca)
+        if settings.cert is not None:
             context.load_cert_chain(settings.cert, settings.key)
         connection = http.client.HTTPSConnection(
             host, port, timeout=settings.connect_timeout_s, context=context
