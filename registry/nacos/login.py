@@ -107,7 +107,7 @@ class Login:
                 with trio.fail_after(self._settings.connect_timeout_s):
                     status, raw = await self._post(server, self._settings.context_path + path, form)
             except (OSError, trio.TooSlowError) as error:
-                what = f"{server} does not answer a login: {error or 'no answer in time'}"
+                what = f"{server} does not answer a login: {str(error) or 'no answer in time'}"
                 raise RegistryUnavailable("registry.servers", what) from error
             except http.client.HTTPException:
                 return 0, b""  # 2.3 has been seen to refuse a password with a broken answer
