@@ -330,7 +330,13 @@ class Nacos3(Nacos):
         self, service: str, namespace: str = "public", group: str = "DEFAULT_GROUP"
     ) -> list[dict[str, Any]]:
         form = {"serviceName": service, "namespaceId": namespace, "groupName": group}
-        answer = json.loads(self.call("GET", "/nacos/v3/admin/ns/instance/list", form))
+        try:
+            answer = json.loads(self.call("GET", "/nacos/v3/admin/ns/instance/list", form))
+        except urllib.error.HTTPError as refused:
+            # Its answer for a service without instances, and for some tenths of a second after the first one came.
+            if refused.code == 404 and b"is not found" in refused.read():
+                return []
+            raise
         found: list[dict[str, Any]] = answer["data"]
         return found
 
