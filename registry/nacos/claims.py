@@ -62,7 +62,7 @@ class RegionClaims:
         for key in self._known.keys() - self._seen.keys():
             claim, seen_generation = self._known[key]
             if seen_generation == generation:
-                self._end(key, "unregistered")
+                self._end(key, "ended")
             elif now >= connected_s + claim.lease_s:
                 self._end(key, "expired")
 

@@ -43,12 +43,19 @@ RECEIVE_BYTES: Final = 16 * 1024 * 1024
 KEEPALIVE_S: Final = 400.0
 """gRPC's own pings: a Nacos server takes one in five minutes, and gives up who asks more often. `check` is for the rest."""
 REGISTERED_POLL_S: Final = 0.05
+TLS_WORDS: Final = ("handshake", "Handshake", "SSL", "Ssl", "certificate", "CERTIFICATE")
+"""gRPC has no code for a certificate that is not taken."""
 
 A = TypeVar("A", bound=Answer)
 
 
 class ConnectionBroken(Exception):
-    """The connection is of no use any more. What was asked may or may not have been done."""
+    """The connection is of no use any more. What was asked may or may not have been done. code: of mesh.model.errors."""
+
+    def __init__(self, what: str, code: str = "MESH-R001") -> None:
+        super().__init__(what)
+        self.what = what
+        self.code = code
 
 
 class Refused(Exception):
@@ -68,8 +75,9 @@ class Connection:
         self.next_server = ""
         """Where the server wants its client to go."""
         self.answered_s = trio.current_time()
-        self.problem = ""
         self.broken = trio.Event()
+        self.end = ConnectionBroken(f"{server} was not asked yet")
+        """Why it is of no use any more, once `broken` is set."""
         self._settings = settings
         self._pushed = pushed
         self._channel = RpcChannel(
@@ -81,13 +89,19 @@ class Connection:
         self._stream = self._channel.stream(STREAM)
 
     async def aclose(self) -> None:
-        self.breaks("the connection was closed")
+        self.breaks("is not needed any more")
         await self._channel.aclose()
 
-    def breaks(self, what: str) -> None:
-        """It is of no use any more."""
-        self.problem = self.problem or what
-        self.broken.set()
+    def breaks(self, what: str, error: RpcError | None = None) -> ConnectionBroken:
+        """It is of no use any more. Returns the first reason for that."""
+        if not self.broken.is_set():
+            self.end = (
+                ConnectionBroken(f"{self.server} {what}")
+                if error is None
+                else reason(self.server, what, error)
+            )
+            self.broken.set()
+        return ConnectionBroken(self.end.what, self.end.code)
 
     async def set_up(self, token: str) -> None:
         """Make the server know this connection. `read` must be running. Raises: ConnectionBroken, Refused."""
@@ -117,8 +131,7 @@ class Connection:
         except Refused as refused:
             if refused.code != UNREGISTERED:
                 raise
-            self.breaks(f"{self.server} does not know this connection any more")
-            raise ConnectionBroken(self.problem) from refused
+            raise self.breaks("does not know this connection any more") from refused
 
     async def check(self, token: str) -> None:
         """Whether the server still answers. Raises: ConnectionBroken, Refused."""
@@ -130,7 +143,7 @@ class Connection:
             try:
                 raw = await self._stream.receive()
             except RpcError as error:
-                self.breaks(f"{self.server} ended the connection ({error})")
+                self.breaks("ended the connection", error)
                 return
             try:
                 self._take(decode(raw))
@@ -153,27 +166,25 @@ class Connection:
             reset = from_body(payload.body, ConnectResetRequest)
             if reset.server_ip and reset.server_port:
                 self.next_server = f"{reset.server_ip}:{reset.server_port}"
-            self.breaks(f"{self.server} asks its clients to connect again")
+            self.breaks("asks its clients to connect again")
 
     def _send(self, payload: Payload) -> None:
         try:
             self._stream.send(encode(payload))
         except RpcError as error:
-            self.breaks(f"{self.server} takes no answers ({error})")
-            raise ConnectionBroken(self.problem) from error
+            raise self.breaks("takes no answers", error) from error
 
     async def _ask(self, request: Request, kind: type[A], token: str) -> A:
         headers = {"accessToken": token} if token else {}
         raw = encode(Payload(type(request).__name__, to_body(request), headers))
         if self.broken.is_set():
-            raise ConnectionBroken(self.problem)
+            raise ConnectionBroken(self.end.what, self.end.code)
         try:
             answer = await self._channel.unary(REQUEST, raw, timeout_s=self._settings.call_timeout_s)
         except RpcError as error:
             if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise Refused(0, f"{self.server}: the answer is too large ({error.details})") from error
-            self.breaks(f"{self.server} does not answer ({error})")
-            raise ConnectionBroken(self.problem) from error
+            raise self.breaks("does not answer", error) from error
         try:
             payload = decode(answer)
             head = from_body(payload.body, Answer)
@@ -181,26 +192,31 @@ class Connection:
                 raise Refused(head.error_code, f"{self.server}: {head.message or 'it gives no reason'}"[:500])
             found = from_body(payload.body, kind)
         except BadPayload as error:
-            self.breaks(
-                f"{self.server} answers what Nacos does not ({error}): is that the port of its clients?"
-            )
-            raise ConnectionBroken(self.problem) from error
+            raise self.breaks(
+                f"answers what Nacos does not ({error}): is that the port of its clients?"
+            ) from error
         self.answered_s = trio.current_time()
         return found
 
 
+def reason(server: str, what: str, error: RpcError) -> ConnectionBroken:
+    """What a person should read of gRPC's reason."""
+    details = error.details.rpartition("last error: ")[2] or error.code.name
+    if any(word in details for word in TLS_WORDS):
+        return ConnectionBroken(f"{server}: TLS failed ({details})"[:500], "MESH-R011")
+    if "failed to connect" in error.details:
+        return ConnectionBroken(f"{server} cannot be reached ({details})"[:500])
+    return ConnectionBroken(f"{server} {what} ({error.code.name}: {details})"[:500])
+
+
 def credentials(settings: NacosSettings) -> grpc.ChannelCredentials | None:
     """Read anew for each connection, so that renewed certificates are used. Raises: OSError."""
-    if not settings.tls:
+    if not settings.secure:
         return None
-
-    def content(path: str) -> bytes | None:
-        if not path:
-            return None
-        with open(path, "rb") as file:
-            return file.read()
-
-    return grpc.ssl_channel_credentials(content(settings.ca), content(settings.key), content(settings.cert))
+    ca, key, cert = (
+        None if path is None else path.read_bytes() for path in (settings.ca, settings.key, settings.cert)
+    )
+    return grpc.ssl_channel_credentials(ca, key, cert)
 
 
 def own_address(settings: NacosSettings, server: str) -> str:

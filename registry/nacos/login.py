@@ -107,7 +107,7 @@ class Login:
                 with trio.fail_after(self._settings.connect_timeout_s):
                     status, raw = await self._post(server, self._settings.context_path + path, form)
             except (OSError, trio.TooSlowError) as error:
-                what = f"{server} does not answer a login: {error or 'no answer in time'}"
+                what = f"{server} does not answer a login: {str(error) or 'no answer in time'}"
                 raise RegistryUnavailable("registry.servers", what) from error
             except http.client.HTTPException:
                 return 0, b""  # 2.3 has been seen to refuse a password with a broken answer
@@ -126,9 +126,9 @@ class Login:
 def _post(settings: NacosSettings, server: str, path: str, form: str) -> tuple[int, bytes]:
     host, port = settings.split(server)
     connection: http.client.HTTPConnection
-    if settings.tls if settings.login_tls is None else settings.login_tls:
-        context = ssl.create_default_context(cafile=settings.ca or None)
-        if settings.cert:
+    if settings.login_secure:
+        context = ssl.create_default_context(cafile=settings.ca)
+        if settings.cert is not None:
             context.load_cert_chain(settings.cert, settings.key)
         connection = http.client.HTTPSConnection(
             host, port, timeout=settings.connect_timeout_s, context=context

@@ -94,11 +94,11 @@ class Session:
                 return await self._ask(await self._connection(), request, kind)
             except ConnectionBroken as broken:
                 if not again:
-                    raise RegistryUnavailable(WHERE, str(broken)) from broken
+                    raise RegistryUnavailable(WHERE, broken.what, broken.code) from broken
             try:
                 return await self._ask(await self._connection(), request, kind)
             except ConnectionBroken as broken:
-                raise RegistryUnavailable(WHERE, str(broken)) from broken
+                raise RegistryUnavailable(WHERE, broken.what, broken.code) from broken
         except RegistryUnavailable:
             self.failures += 1
             raise
@@ -158,11 +158,13 @@ class Session:
                     self._notify()
                     nursery.start_soon(self._check, connection, name="nacos check")
                     await connection.broken.wait()
-                    self._problem = RegistryUnavailable(WHERE, connection.problem)
+                    self._problem = RegistryUnavailable(WHERE, connection.end.what, connection.end.code)
                 except trio.TooSlowError:
                     self._problem = RegistryUnavailable(WHERE, f"{server} does not answer in time")
-                except (ConnectionBroken, Refused) as error:
-                    self._problem = RegistryUnavailable(WHERE, str(error))
+                except ConnectionBroken as broken:
+                    self._problem = RegistryUnavailable(WHERE, broken.what, broken.code)
+                except Refused as refused:
+                    self._problem = self._unavailable(refused)
                 except RegistryUnavailable as error:
                     self._problem = error
                 nursery.cancel_scope.cancel()

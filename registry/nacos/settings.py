@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 SERVERS: Final = 16
@@ -23,8 +24,8 @@ class NacosSettings:
         servers: HOST:PORT of each, the port that its users know (HTTP, 8848).
         namespace: its id, not its name; "" is `public`. group: of services and configurations; keeps meshes apart.
         user, password: "" where Nacos asks for none.
-        tls: speak TLS, for gRPC and for logging in. ca, cert, key: PEM files; "": the system's, and no certificate of our own.
-        login_tls: log in by HTTPS; None: as `tls` says.
+        ca, cert, key: PEM files; with ca (or cert) the connection is TLS, with cert and key it is mutual. tls: TLS also without
+        them, with the machine's own authorities. login_tls: log in by HTTPS; None: if the connection is TLS.
         context_path: of the HTTP interface. grpc_offset: from the HTTP port to the gRPC port.
         connect_timeout_s: for one server. call_timeout_s: for one answer.
 
@@ -36,10 +37,10 @@ class NacosSettings:
     group: str = "HOPMESH"
     user: str = ""
     password: str = field(default="", repr=False)
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
     tls: bool = False
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
     login_tls: bool | None = None
     context_path: str = "/nacos"
     grpc_offset: int = 1_000
@@ -59,10 +60,18 @@ class NacosSettings:
             raise ValueError(f"namespace {self.namespace!r}: write its id, as the console shows it")
         if _GROUP.match(self.group) is None:
             raise ValueError(f"group {self.group!r}: use 1 to 128 letters, digits, '-', '_', ':' or '.'")
-        if bool(self.cert) != bool(self.key):
-            raise ValueError("cert and key belong together: give both or neither")
-        if (self.ca or self.cert) and not self.tls:
-            raise ValueError("certificates are of use with tls only: set tls, or leave them out")
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key: one is nothing without the other")
+        if self.password and not self.user:
+            raise ValueError("user: a password needs one")
+
+    @property
+    def secure(self) -> bool:
+        return self.tls or self.ca is not None or self.cert is not None
+
+    @property
+    def login_secure(self) -> bool:
+        return self.secure if self.login_tls is None else self.login_tls
 
     def split(self, server: str) -> tuple[str, int]:
         """Host and HTTP port."""

@@ -106,13 +106,13 @@ class ServerProcess:
                 raise self.failed(f"was not ready within {within_s:.0f} s")
             time.sleep(POLL_S)
 
-    def stop(self) -> None:
+    def stop(self, within_s: float = STOP_S) -> None:
         """SIGTERM, then SIGKILL when that does nothing; returns when the process is gone."""
         pid = self.pid()
         if pid is not None:
             self.resume()
             _signal(pid, signal.SIGTERM)
-            if not _gone(pid, STOP_S):
+            if not _gone(pid, within_s):
                 self.kill()
         self.pid_file.unlink(missing_ok=True)
 
