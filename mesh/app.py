@@ -195,11 +195,31 @@ def open_registry(backend: Backend) -> Registry | None:
             assert backend.path is not None
             return FileRegistry(backend.path)
         case "etcd":
-            raise MeshError("MESH-C010", "registry.kind", f"not built yet: registry.kind = {backend.kind}")
+            return _open_etcd(backend)
         case "nacos":
             return _open_nacos(backend)
         case _:
             assert_never(backend.kind)
+
+
+def _open_etcd(backend: Backend) -> Registry:
+    from registry.etcd.client import EtcdRegistry
+    from registry.etcd.settings import EtcdSettings
+
+    try:
+        settings = EtcdSettings(
+            endpoints=backend.endpoints,
+            prefix=backend.prefix,
+            user=backend.user,
+            password=read_password(backend),
+            ca=backend.ca,
+            cert=backend.cert,
+            key=backend.key,
+            tls=backend.is_secure,
+        )
+    except ValueError as error:
+        raise MeshError("MESH-C020", "registry", str(error)) from None
+    return EtcdRegistry(settings)
 
 
 def _open_nacos(backend: Backend) -> Registry:
@@ -214,9 +234,9 @@ def _open_nacos(backend: Backend) -> Registry:
             user=backend.user,
             password=read_password(backend),
             tls=backend.is_secure,
-            ca=str(backend.ca or ""),
-            cert=str(backend.cert or ""),
-            key=str(backend.key or ""),
+            ca=backend.ca,
+            cert=backend.cert,
+            key=backend.key,
         )
     except ValueError as error:
         raise MeshError("MESH-C020", "registry", str(error)) from None

@@ -32,7 +32,7 @@ RATE = 2_000
 BATCH = 100
 
 OwnServer = Callable[..., Any]
-KINDS = ["file"]
+KINDS = ["file", "etcd", "nacos2", "nacos3"]
 
 
 async def diff(node: NodeProcess) -> dict[str, str]:
@@ -68,21 +68,42 @@ async def linked(node: NodeProcess, *others: NodeProcess, timeout_s: float = 15.
     return await until(has, timeout_s, f"{node.name} is linked to {[other.name for other in others]}")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+MIXED = {"a": "file", "b": "etcd", "c": "nacos2", "d": "none"}
+"""Where the nodes of each region of a mixed mesh register; all regions share the directory of "b"."""
+
+
+def flags_of_regions(kind: str, folder: Path, own_server: OwnServer) -> dict[str, list[str]]:
+    """What the nodes of regions a to e are told of registries: all the same, or each its own and one directory."""
+    if kind != "mixed":
+        return dict.fromkeys("abcde", make_place(kind, folder, own_server).flags())
+    places = {each: make_place(each, folder, own_server) for each in MIXED.values() if each != "none"}
+    shared = places["etcd"].flags("registry.directory")
+    found = {
+        region: [*places[each].flags(), *shared] if each in places else shared
+        for region, each in MIXED.items()
+    }
+    return {**found, "b": places["etcd"].flags(), "e": shared}
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "mixed"])
 async def test_four_regions_in_a_line_find_each_other_without_any_address(
     kind: str, tmp_path: Path, own_server: OwnServer
 ) -> None:
-    place = make_place(kind, tmp_path, own_server)
+    flags = flags_of_regions(kind, tmp_path, own_server)
     async with running(tmp_path) as mesh:
         nodes: dict[str, NodeProcess] = {}
         for region, neighbours in {"a": "b", "b": "ac", "c": "bd", "d": "c"}.items():
             bridges = [f"--bridge={neighbour}" for neighbour in neighbours]
             for number in (1, 2):
                 name = f"{region}-{number}"
-                nodes[name] = await mesh.start(name, region, *place.flags(), *bridges)
+                seeds = [f"--seed={nodes['d-1'].link}"] if kind == "mixed" and name == "d-2" else []
+                nodes[name] = await mesh.start(name, region, *flags[region], *bridges, *seeds)
         for region in "abcd":
             mine = [node for node in nodes.values() if node.region == region]
-            await agree(mine, 20.0, f"registry and gossip agree in {region}")
+            if kind == "mixed" and MIXED[region] == "none":
+                await linked(mine[0], mine[1])
+            else:
+                await agree(mine, 20.0, f"registry and gossip agree in {region}")
         for node in nodes.values():
             await sees_regions(node, *({"a", "b", "c", "d"} - {node.region}), timeout_s=40.0)
         subscriber = Subscriber()
@@ -96,11 +117,13 @@ async def test_four_regions_in_a_line_find_each_other_without_any_address(
             nursery.cancel_scope.cancel()
         for region in "abcd":
             mine = [node for node in nodes.values() if node.region == region]
+            if kind == "mixed" and MIXED[region] == "none":
+                continue
             await agree(mine, 15.0, f"registry and gossip agree in {region}")
             entries = (await http(mine[0].admin, "GET", "/v1/registry/entries?here=true")).json["items"]
             assert {e["id"] for e in entries if e["kind"] == "node"} == {node.name for node in mine}
 
-        late = await mesh.start("e-1", "e", *place.flags())
+        late = await mesh.start("e-1", "e", *flags["e"])
 
         async def listed() -> bool:
             found = (await http(late.admin, "GET", "/v1/registry/entries?here=true&kind=region")).json
@@ -109,7 +132,11 @@ async def test_four_regions_in_a_line_find_each_other_without_any_address(
             }
 
         await until(listed, 10.0, "the directory lists every bridge")
-        assert (await status(nodes["a-1"]))["per_minute"] < 120
+        for region in "abc":
+            told = await http(nodes[f"{region}-1"].admin, "GET", "/v1/registry/status?here=true")
+            for one in told.json["items"]:
+                assert one["state"] == "reachable"
+                assert one["per_minute"] < 120 or one["kind"] == "file"
 
 
 class Load:
