@@ -36,6 +36,7 @@ from registry.base import (
     BadEntry,
     Conflict,
     FoundRegion,
+    Ignored,
     Moment,
     RegionEntry,
     RegistryFull,
@@ -43,6 +44,7 @@ from registry.base import (
     Token,
     check_region,
     decode_json,
+    shown,
     to_json,
 )
 from registry.nacos.requests import (
@@ -139,6 +141,11 @@ class Directory:
     def ignored(self) -> Counter[str]:
         """What is no entry, by reason."""
         return Counter(self._ignored.values())
+
+    def strange(self) -> list[Ignored]:
+        """The same, for a person."""
+        raw = {data_id: content.raw for data_id, content in self._read.items()}
+        return [Ignored(name, reason, shown(raw.get(name, b""))) for name, reason in self._ignored.items()]
 
     async def regions(self) -> tuple[FoundRegion, ...]:
         """All regions, ordered by name. Raises: RegistryUnavailable."""
