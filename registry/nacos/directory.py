@@ -207,7 +207,9 @@ class Directory:
         deadline = trio.current_time() + SEEN_S
         while answer.error_code == BUSY:
             if trio.current_time() >= deadline:
-                raise RegistryUnavailable("registry.servers", f"{data_id}: it is being written for {SEEN_S:.0f} s")
+                raise RegistryUnavailable(
+                    "registry.servers", f"{data_id}: it is being written for {SEEN_S:.0f} s"
+                )
             await trio.sleep(SEEN_POLL_S)
             answer = await self._ask.ask(request, ConfigQueryAnswer)
         content = _ABSENT

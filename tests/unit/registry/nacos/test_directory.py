@@ -40,7 +40,9 @@ class Asked:
             raise RegistryUnavailable("registry.servers", "the connection ended")
         if self.busy and name == "ConfigQueryRequest":
             self.busy -= 1
-            return from_body(b'{"resultCode":500,"errorCode":400,"message":"requested file is being modified"}', kind)
+            return from_body(
+                b'{"resultCode":500,"errorCode":400,"message":"requested file is being modified"}', kind
+            )
         raw = json.dumps(self.nacos._config(name, json.loads(to_body(request)))).encode()
         head = from_body(raw, Answer)
         refused = head.result_code != OK and head.error_code not in request.accepts
