@@ -48,6 +48,7 @@ from registry.base import (
     to_json,
 )
 from registry.nacos.requests import (
+    BUSY,
     Answer,
     ConfigBatchListenAnswer,
     ConfigBatchListenRequest,
@@ -210,6 +211,14 @@ class Directory:
         """Read a configuration now."""
         request = ConfigQueryRequest(data_id=data_id, group=self._group, tenant=self._tenant)
         answer = await self._ask.ask(request, ConfigQueryAnswer)
+        deadline = trio.current_time() + SEEN_S
+        while answer.error_code == BUSY:
+            if trio.current_time() >= deadline:
+                raise RegistryUnavailable(
+                    "registry.servers", f"{data_id}: it is being written for {SEEN_S:.0f} s"
+                )
+            await trio.sleep(SEEN_POLL_S)
+            answer = await self._ask.ask(request, ConfigQueryAnswer)
         content = _ABSENT
         if answer.content:
             raw = answer.content.encode("utf-8", "surrogatepass")

@@ -208,8 +208,13 @@ class NacosRegistry(Registry):
             session.calls,
             session.failures,
             dict(sorted(ignored.items())),
-            session.server,
+            endpoint=session.server,
         )
+
+    @property
+    def connection_id(self) -> str:
+        """What the server calls this client's connection in its own lists, or ""."""
+        return self._session.connection_id
 
     def ignored(self) -> tuple[Ignored, ...]:
         found = [
