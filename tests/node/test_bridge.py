@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from node.memory_mesh import MemoryMesh, memory_mesh, until
 
-from federation.bridge import DIRECTORY_S, PATIENCE_S, BridgePlan, keep_bridges
+from federation.bridge import DIRECTORY_S, LINKED_S, PATIENCE_S, BridgePlan, keep_bridges
 from mesh.core.session import Terms
 from mesh.node.directory import RegionDirectory
 from mesh.node.registrar import Registrar
@@ -72,7 +72,7 @@ async def test_the_directorys_bridges_are_dialled_up_to_the_number_of_links_as_t
         await trio.sleep(DIRECTORY_S + 1)
         assert linked(node) == ["u1"]
         await listed(store, "u1:1", "u2:1", "u3:1")
-        await trio.sleep(DIRECTORY_S + 1)
+        await trio.sleep(LINKED_S + 1)
         assert linked(node) == ["u1", "u2"]
 
 
