@@ -105,7 +105,7 @@ class EtcdService:
     """A prefix of its own in the server that the run shares, reached through a relay that can be cut."""
 
     # etcd keeps no lease shorter than 1.5 election times: 2 s here. It looks every 0.5 s for leases that ran out.
-    lease_s, late_s, rounds = 2.0, 2.0, 4
+    lease_s, late_s, rounds = 2.0, 1.5, 3
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
         self.prefix = f"/{request.getfixturevalue('unique_name')}"
