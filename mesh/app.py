@@ -197,7 +197,7 @@ def open_registry(backend: Backend) -> Registry | None:
             return FileRegistry(backend.path)
         case "etcd":
             return _open_etcd(backend)
-        case "nacos":
+        case "nacos" | "nacos-v1":
             return _open_nacos(backend)
         case _:
             assert_never(backend.kind)
@@ -224,7 +224,6 @@ def _open_etcd(backend: Backend) -> Registry:
 
 
 def _open_nacos(backend: Backend) -> Registry:
-    from registry.nacos.registry import NacosRegistry
     from registry.nacos.settings import NacosSettings
 
     try:
@@ -241,6 +240,12 @@ def _open_nacos(backend: Backend) -> Registry:
         )
     except ValueError as error:
         raise MeshError("MESH-C020", "registry", str(error)) from None
+    if backend.kind == "nacos-v1":
+        from registry.nacos_v1 import NacosV1Registry
+
+        return NacosV1Registry(settings)
+    from registry.nacos.registry import NacosRegistry
+
     return NacosRegistry(settings)
 
 
