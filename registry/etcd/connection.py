@@ -91,8 +91,9 @@ class Connection:
                     self._token, renewed = "", True
                     continue
                 if verdict in (Verdict.ENDPOINT, Verdict.TLS):
+                    left = channel is not self._channel
                     await self.leave(channel)
-                    if used and not reconnected and error.code is StatusCode.UNAVAILABLE:
+                    if used and not reconnected and (left or error.code is StatusCode.UNAVAILABLE):
                         reconnected = True  # an old connection that broke says nothing about the next
                         continue
                     tries -= 1
