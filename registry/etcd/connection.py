@@ -70,11 +70,12 @@ class Connection:
         tries = len(self.targets) if again else 1
         while True:
             endpoint, channel, floor = self.endpoint, None, self._revision
-            used = self._channel is not None
+            used, token = self._channel is not None, ""
             self.calls += 1
             try:
                 channel = self._open()
                 metadata = await self._metadata(channel)
+                token = self._token
                 raw = await channel.unary(
                     method, request_bytes, timeout_s=self.settings.call_timeout_s, metadata=metadata
                 )
@@ -88,7 +89,8 @@ class Connection:
                     raise
                 self.failures += 1
                 if verdict is Verdict.TOKEN and not renewed and self.settings.user:
-                    self._token, renewed = "", True
+                    # Another call may have replaced it meanwhile.
+                    self._token, renewed = "" if self._token == token else self._token, True
                     continue
                 if verdict in (Verdict.ENDPOINT, Verdict.TLS):
                     left = channel is not self._channel
