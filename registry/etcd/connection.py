@@ -161,9 +161,14 @@ class Connection:
             raise RegistryUnavailable(f"registry etcd {self.endpoint}", "this client is closed")
         if self._channel is None:
             settings = self.settings
+            try:
+                found = credentials(settings) if settings.secure else None
+            except RegistryUnavailable:
+                self.failures += 1
+                raise
             self._channel = RpcChannel(
                 self.endpoint,
-                credentials=credentials(settings) if settings.secure else None,
+                credentials=found,
                 receive_bytes=RECEIVE_BYTES,
                 keepalive_s=settings.keepalive_s,
                 keepalive_timeout_s=settings.keepalive_timeout_s,

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
 import subprocess
 import sys
+import urllib.error
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 import trio
 from services.etcd_clients import Follower, Keeper, client, control, entry, eventually, revision
-from services.servers.etcd import Etcd
+from services.servers.etcd import Etcd, EtcdOptions
 from services.servers.relay import Relay
 
 from mesh.model.ids import NodeKey
-from registry.base import Put, RegionEntry, RegistryUnavailable, Relist, to_json
+from registry.base import Put, RegionEntry, RegistryFull, RegistryUnavailable, Relist, to_json
 from registry.etcd import EtcdRegistry, EtcdSettings
 
 OwnServer = Callable[..., Any]
@@ -195,6 +197,23 @@ class TestTheServer:
             await two.unregister(lease)
             assert (await two.list()).entries == ()
 
+    async def test_full_it_says_so(self, own_server: OwnServer, unique_name: str) -> None:
+        server: Etcd = own_server("etcd", EtcdOptions(flags=("--quota-backend-bytes", "2000000")))
+        await control(server.start)
+
+        def fill() -> None:
+            with pytest.raises(urllib.error.HTTPError) as full:
+                for number in range(10):
+                    TestWhatOthersWrote().put(server, "other", {f"{number}": b"x" * 1_000_000})
+            full.value.close()
+
+        await control(fill)
+        async with client([server.address], unique_name) as one:
+            with pytest.raises(RegistryFull) as error:
+                await one.register(entry(), LEASE_S)
+            assert "database space exceeded" in str(error.value)
+            assert (await one.list()).entries == ()
+
     async def test_a_refused_endpoint_says_which(self, unique_name: str) -> None:
         async with client(["127.0.0.1:1"], unique_name) as one:
             with trio.fail_after(2.0), pytest.raises(RegistryUnavailable) as error:
@@ -255,8 +274,6 @@ async def test_a_process_that_is_stopped_loses_its_entry_and_has_it_again_when_i
 
 class TestWhatOthersWrote:
     def put(self, server: Etcd, prefix: str, values: dict[str, bytes]) -> None:
-        import base64
-
         def text(raw: bytes) -> str:
             return base64.b64encode(raw).decode()
 

@@ -50,6 +50,7 @@ class TestEndpoints:
             await one.register(entry("b"), 30)
             assert trio.current_time() - start < 0.5
             print(f"registered {took_s:.2f} s after it was begun at a hung endpoint")
+            await control(hung.resume)
 
     async def test_one_that_hangs_in_use_is_left_by_calls_and_watches(
         self, group: EtcdGroup, unique_name: str
@@ -72,6 +73,7 @@ class TestEndpoints:
                     await trio.sleep(4.0)
                     assert (keeper.registered, keeper.errors) == (1, [])
                     assert (follower.relists, follower.errors) == (1, [])
+                    await control(used.resume)
                     nursery.cancel_scope.cancel()
 
     async def test_one_that_refuses_is_passed_over_at_once(self, group: EtcdGroup, unique_name: str) -> None:
