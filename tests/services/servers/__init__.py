@@ -11,6 +11,7 @@ from services.servers.etcd_group import EtcdGroup
 from services.servers.nacos import Nacos, Nacos2, Nacos3, NacosOptions
 from services.servers.process import ServerFailed
 from services.servers.relay import Relay
+from services.servers.web import Refused
 
 __all__ = [
     "Etcd",
@@ -20,6 +21,7 @@ __all__ = [
     "Nacos2",
     "Nacos3",
     "NacosOptions",
+    "Refused",
     "Relay",
     "ServerFailed",
 ]

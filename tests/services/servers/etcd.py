@@ -11,8 +11,6 @@ import os
 import shutil
 import ssl
 import subprocess
-import urllib.error
-import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +19,7 @@ from services.servers.certificates import Authority, Certificate
 from services.servers.packages import program
 from services.servers.ports import HOST, free_port
 from services.servers.process import PortTaken, ServerFailed, ServerProcess
+from services.servers.web import Refused, fetch
 
 READY_S = 30.0
 CALL_S = 5.0
@@ -192,14 +191,13 @@ class Etcd:
         """POST `body` (GET for None) to etcd's JSON interface, and its answer.
 
         Raises:
-            OSError: not reached, or an HTTP status that is an error (urllib.error.HTTPError is one).
+            OSError: not reached, or refused (then `web.Refused`).
         """
-        data = None if body is None else json.dumps(body).encode()
+        method, data = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
         headers = {"Authorization": token} if token else {}
-        request = urllib.request.Request(self.url + path, data=data, headers=headers)
-        with urllib.request.urlopen(request, timeout=CALL_S, context=self._tls()) as answer:
-            found: dict[str, Any] = json.loads(answer.read())
-            return found
+        text = fetch(method, self.address, path, body=data, headers=headers, within_s=CALL_S, tls=self._tls())
+        found: dict[str, Any] = json.loads(text)
+        return found
 
     def status(self) -> dict[str, Any]:
         """The answer of Maintenance.Status: leader, revision (in header), dbSize ..."""
@@ -236,7 +234,7 @@ class Etcd:
         """Make root (the options' password) and the user `mesh` (same password, all keys); nothing when that was done."""
         try:
             self.call("/v3/auth/user/list", {})
-        except urllib.error.HTTPError:
+        except Refused:
             return
         for user in ("root", "mesh"):
             self.call("/v3/auth/user/add", {"name": user, "password": self.options.password})

@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,10 +72,16 @@ def class_path(line: Line) -> str:
 
     def compile_launcher(folder: Path) -> None:
         javac = program("javac", JAVA_PACKAGE)
-        _run([javac, "-nowarn", "-proc:none", "-cp", libraries, "-d", str(folder), str(source)], COMPILE_S)
+        classes = folder / "classes"
+        _run([javac, "-nowarn", "-proc:none", "-cp", libraries, "-d", str(classes), str(source)], COMPILE_S)
+        # A jar, because Java shares loaded classes between runs only from jars.
+        with zipfile.ZipFile(folder / "launcher.jar", "w") as jar:
+            for made in sorted(classes.iterdir()):
+                jar.write(made, made.name)
+        shutil.rmtree(classes)
 
     launcher = cached(f"{line.name}-{line.version}-launcher-{digest}", compile_launcher)
-    return f"{launcher}:{libraries}"
+    return f"{launcher / 'launcher.jar'}:{libraries}"
 
 
 def _fetch(line: Line, folder: Path) -> None:

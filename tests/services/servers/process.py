@@ -42,7 +42,9 @@ class Pid:
             fields = Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()
         except (OSError, IndexError):
             return None
-        return None if fields[0] in "ZX" else cls(number, int(fields[19]))
+        # A zombie with more than one thread still has its files, and so its ports, open.
+        ended = fields[0] in "ZX" and int(fields[17]) <= 1
+        return None if ended else cls(number, int(fields[19]))
 
     def alive(self) -> bool:
         with contextlib.suppress(ChildProcessError):
@@ -106,13 +108,13 @@ class ServerProcess:
                 raise self.failed(f"was not ready within {within_s:.0f} s")
             time.sleep(POLL_S)
 
-    def stop(self) -> None:
+    def stop(self, within_s: float = STOP_S) -> None:
         """SIGTERM, then SIGKILL when that does nothing; returns when the process is gone."""
         pid = self.pid()
         if pid is not None:
             self.resume()
             _signal(pid, signal.SIGTERM)
-            if not _gone(pid, STOP_S):
+            if not _gone(pid, within_s):
                 self.kill()
         self.pid_file.unlink(missing_ok=True)
 
