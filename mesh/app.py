@@ -14,7 +14,10 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeAlias, assert_never
 
 import structlog
 import trio
@@ -23,7 +26,8 @@ import mesh
 from federation.bridge import BridgePlan, keep_bridges
 from federation.core.routes import RouteSettings
 from mesh.admin.port import AdminPort
-from mesh.config import BridgeConfig, Config, data_folder
+from mesh.backends import Backend, read_password
+from mesh.config import BridgeConfig, Config, RegistryConfig, check_files, data_folder
 from mesh.core.membership import MembershipSettings
 from mesh.core.session import Terms
 from mesh.model.errors import ERRORS, MeshError
@@ -32,17 +36,23 @@ from mesh.model.limits import Limits
 from mesh.net.http import HttpServer
 from mesh.net.link_listener import LinkListener, Pending
 from mesh.net.listener import Listener, open_listener
+from mesh.net.own_address import told_address
 from mesh.net.supervise import Crashes
 from mesh.net.transport import Transport
 from mesh.node.dialler import Target
-from mesh.node.rendezvous import Rendezvous
+from mesh.node.discovery import Discovery
 from mesh.node.runner import Node
 from mesh.node.settings import NodeSettings
 from mesh.protocols.serve import EventsPort
+from mesh.reload import changes_of
 from mesh.store.epoch import DataFolder, claim, next_epoch, node_id
+from registry.base import Registry
 from registry.file import FileRegistry
 
 log = structlog.get_logger("app")
+
+Again: TypeAlias = Callable[[], tuple[Config | None, list[MeshError]]]
+"""Reads the configuration as `mesh.config.check` does, from the sources that the process was started with."""
 
 PACKAGES = ("mesh", "federation", "registry")
 
@@ -65,10 +75,14 @@ def check_installation() -> None:
         raise MeshError("MESH-C021", "installation", f"its packages come from different places: {places}")
 
 
-def run(config: Config) -> int:
-    """Run a node until it is told to leave. Returns the exit code; errors for a person are printed to standard error."""
+def run(config: Config, again: Again | None = None) -> int:
+    """Run a node until it is told to leave. Returns the exit code; errors for a person are printed to standard error.
+
+    Args: again: reads the configuration once more, for SIGHUP; None: there is no file, and SIGHUP drains as SIGTERM does, so
+    that a node started in a terminal ends with it.
+    """
     try:
-        _run(config)
+        _run(config, again)
     except MeshError as error:
         return _told(error)
     except BaseExceptionGroup as group:
@@ -79,14 +93,16 @@ def run(config: Config) -> int:
     return 0
 
 
-def _run(config: Config) -> None:
+def _run(config: Config, again: Again | None) -> None:
     check_installation()
+    for problem in check_files(config):
+        raise problem
     configure_logging(config)
     with DataFolder(data_folder(config)) as folder:
         name = config.node.id or node_id(folder.path, socket.gethostname())
         claim(folder.path, NodeKey(config.node.region, name))
         epoch = next_epoch(folder.path, time.time())
-        trio.run(_main, config, name, epoch, strict_exception_groups=True)
+        trio.run(_main, config, name, epoch, again, strict_exception_groups=True)
 
 
 def _told(error: BaseException) -> int:
@@ -147,7 +163,7 @@ def _terms(bridge: BridgeConfig) -> Terms:
     return Terms(expect_region=bridge.to, role=bridge.role, cost=bridge.cost)
 
 
-async def _main(config: Config, name: str, epoch: int) -> None:
+async def _main(config: Config, name: str, epoch: int, again: Again | None) -> None:
     """Bind every port first, so that a start that cannot succeed changes nothing for anybody."""
     listeners = {
         what: await open_listener(f"listen.{what}", str(address))
@@ -158,44 +174,131 @@ async def _main(config: Config, name: str, epoch: int) -> None:
         )
         if address is not None
     }
-    link = listeners.get("link")
-    node = Node(settings_of(config, name, epoch, link.address if link is not None else ""))
-    node.inspection.config_items = lambda: [
-        {"key": s.key, "value": s.value, "origin": s.origin} for s in config.settings
-    ]
+    node = Node(settings_of(config, name, epoch, await _told_address(config, listeners, None)))
+    _show_settings(node, config)
     for warning in config.warnings():
         log.warning("insecure", detail=warning)
     try:
-        await _serve(config, node, listeners)
+        await _serve(config, node, listeners, again)
     finally:
         for listener in listeners.values():
             listener.close()
 
 
-async def _serve(config: Config, node: Node, listeners: dict[str, Listener]) -> None:
-    registry = FileRegistry(config.registry.path) if config.registry.path is not None else None
-    rendezvous: Rendezvous | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_on_signals, node, name="signals")
+def open_registry(backend: Backend) -> Registry | None:
+    """A client of the registry that the configuration names; None for kind "none". Opens no connection yet.
+
+    Kinds are imported here and only when they are used: a node without etcd or Nacos needs none of their libraries.
+    """
+    match backend.kind:
+        case "none":
+            return None
+        case "file":
+            assert backend.path is not None
+            return FileRegistry(backend.path)
+        case "etcd":
+            return _open_etcd(backend)
+        case "nacos" | "nacos-v1":
+            return _open_nacos(backend)
+        case _:
+            assert_never(backend.kind)
+
+
+def _open_etcd(backend: Backend) -> Registry:
+    from registry.etcd.client import EtcdRegistry
+    from registry.etcd.settings import EtcdSettings
+
+    try:
+        settings = EtcdSettings(
+            endpoints=backend.endpoints,
+            prefix=backend.prefix,
+            user=backend.user,
+            password=read_password(backend),
+            ca=backend.ca,
+            cert=backend.cert,
+            key=backend.key,
+            tls=backend.is_secure,
+        )
+    except ValueError as error:
+        raise MeshError("MESH-C020", "registry", str(error)) from None
+    return EtcdRegistry(settings)
+
+
+def _open_nacos(backend: Backend) -> Registry:
+    from registry.nacos.settings import NacosSettings
+
+    try:
+        settings = NacosSettings(
+            servers=tuple(endpoint.partition("://")[2] for endpoint in backend.endpoints),
+            namespace=backend.namespace,
+            group=backend.group,
+            user=backend.user,
+            password=read_password(backend),
+            tls=backend.is_secure,
+            ca=backend.ca,
+            cert=backend.cert,
+            key=backend.key,
+        )
+    except ValueError as error:
+        raise MeshError("MESH-C020", "registry", str(error)) from None
+    if backend.kind == "nacos-v1":
+        from registry.nacos_v1 import NacosV1Registry
+
+        return NacosV1Registry(settings)
+    from registry.nacos.registry import NacosRegistry
+
+    return NacosRegistry(settings)
+
+
+def open_registries(config: RegistryConfig) -> tuple[Registry | None, Registry | None]:
+    """The registry of nodes and that of regions: one client where they are one service."""
+    nodes = open_registry(config.backend)
+    return nodes, nodes if config.directory is None else open_registry(config.directory)
+
+
+async def _told_address(config: Config, listeners: dict[str, Listener], backend: Backend | None) -> str:
+    """How others reach the link port, "" when they cannot. backend: whose readers count first, beside the registry's."""
+    if "link" not in listeners:
+        return ""
+    backends = [backend or config.registry.backend, *(each for _, each in config.registry_backends())]
+    towards = [endpoint.partition("://")[2] for each in backends for endpoint in each.endpoints]
+    return await told_address(listeners["link"].address, towards)
+
+
+async def _serve(config: Config, node: Node, listeners: dict[str, Listener], again: Again | None) -> None:
+    nodes, directory = open_registries(config.registry)
+    at_directory = await _told_address(config, listeners, config.registry.directory)
+    discovery = Discovery(
+        node, node.settings.address, nodes, directory, config.registry.lease_s, directory_address=at_directory
+    )
+    async with _closing(discovery), trio.open_nursery() as nursery:
+        reloading = Reloading(config, node, discovery, again) if again is not None else None
+        nursery.start_soon(_on_signals, node, reloading, name="signals")
         nursery.start_soon(node.dialler.keep_members, name="member links")
         for seed in config.registry.seeds:
             target = Target(str(seed), Terms(expect_region=node.key.region), where="registry.seeds")
             nursery.start_soon(node.dialler.keep, target, name=f"seed {seed}")
-        nursery.start_soon(keep_bridges, node, _plans(config), registry, name="bridges")
-        if registry is not None:
-            address = listeners["link"].address if "link" in listeners else ""
-            rendezvous = Rendezvous(node, registry, address, config.registry.lease_s)
-            nursery.start_soon(rendezvous.run, name="registry")
+        nursery.start_soon(keep_bridges, node, _plans(config), discovery.directory, name="bridges")
+        nursery.start_soon(discovery.run, name="discovery")
         await _open_ports(config, node, listeners, nursery)
         _tell_ready(node, listeners)
         try:
             await node.run()
         finally:
-            if rendezvous is not None:
-                with trio.CancelScope(shield=True):
-                    await rendezvous.leave()
+            with trio.CancelScope(shield=True):
+                await discovery.leave()
             node.inspection.close()
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _closing(discovery: Discovery) -> AsyncIterator[None]:
+    """Registries are let go of whatever happened."""
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            await discovery.close()
 
 
 async def _open_ports(
@@ -262,11 +365,54 @@ def _tell_ready(node: Node, listeners: dict[str, Listener]) -> None:
     print(f"ready id={node.key.node} region={node.key.region} {ports}", flush=True)
 
 
-async def _on_signals(node: Node) -> None:
-    """The first SIGTERM or SIGINT drains, the second stops at once."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+class Reloading:
+    """What SIGHUP does: read the configuration again and take over what can be changed while the node runs."""
+
+    def __init__(self, config: Config, node: Node, discovery: Discovery, again: Again) -> None:
+        self._config = config
+        self._node = node
+        self._discovery = discovery
+        self._again = again
+
+    def reload(self) -> None:
+        """Change what can be changed; a configuration with a problem changes nothing. Never raises for what is written there."""
+        new, problems = self._again()
+        if new is not None:
+            problems = check_files(new)
+        if new is None or problems:
+            for problem in problems:
+                log.error("not reloaded: nothing was changed", code=problem.code, problem=str(problem))
+            return
+        changes = changes_of(self._config, new)
+        for key in changes.refused:
+            refused = MeshError("MESH-C027", key, "a reload cannot change it")
+            log.error("not reloaded: a key needs a restart", code=refused.code, key=key, problem=str(refused))
+        if changes.registry:
+            try:
+                nodes, directory = open_registries(changes.config.registry)
+            except MeshError as error:
+                log.error("not reloaded: nothing was changed", code=error.code, problem=str(error))
+                return
+            self._discovery.replace(nodes, directory, changes.config.registry.lease_s)
+        self._config = changes.config
+        _show_settings(self._node, changes.config)
+        log.info("configuration reloaded", changed=list(changes.taken), registry=changes.registry)
+
+
+def _show_settings(node: Node, config: Config) -> None:
+    """What `mesh config show` tells of a running node."""
+    node.inspection.config_items = lambda: [
+        {"key": s.key, "value": s.value, "origin": s.origin} for s in config.settings
+    ]
+
+
+async def _on_signals(node: Node, reloading: Reloading | None) -> None:
+    """The first SIGTERM or SIGINT drains, the second stops at once; SIGHUP reads the file again, if there is one."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
-            if node.draining:
+            if number == signal.SIGHUP and reloading is not None:
+                reloading.reload()
+            elif node.draining:
                 log.warning("stopped at once", signal=signal.Signals(number).name)
                 node.stop_now()
             else:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+from mesh.backends import Backend, backend_problems, backend_warnings, file_problems
 from mesh.keys import KEYS, LISTS
 from mesh.model.errors import MeshError
 from mesh.model.limits import Limits
@@ -24,11 +25,12 @@ INSECURE_LINKS, INSECURE_CLIENTS = "MESH_INSECURE_LINKS", "MESH_INSECURE_CLIENTS
 
 
 class Setting(NamedTuple):
-    """One row of `mesh config show`. value: as TOML. origin: flag | env | file | default."""
+    """One row of `mesh config show`. value: as TOML. origin: flag | env | file | default. where: its place, for errors."""
 
     key: str
     value: str
     origin: str
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,20 @@ class ListenConfig:
 
 @dataclass(frozen=True, slots=True)
 class RegistryConfig:
-    """kind "memory" exists for tests only and cannot be configured. path: set for kind "file"."""
+    """Where the node registers, and where it reads and writes the directory of regions (None: in the same place)."""
 
-    kind: Literal["none", "file", "memory"]
-    path: Path | None
+    backend: Backend
+    directory: Backend | None
     lease_s: float
     seeds: tuple[Address, ...]
+
+    @property
+    def kind(self) -> str:
+        return self.backend.kind
+
+    @property
+    def path(self) -> Path | None:
+        return self.backend.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +128,15 @@ class Config:
             found.append("links are in clear text and peers are not authenticated (--insecure-links)")
         if self.insecure_clients:
             found.append("anybody who reaches the events port may publish and subscribe (--insecure-clients)")
+        for table, backend in self.registry_backends():
+            found += backend_warnings(table, backend)
         return tuple(found)
+
+    def registry_backends(self) -> tuple[tuple[str, Backend], ...]:
+        """The registry and, where it is elsewhere, the directory, each with its table's name."""
+        directory = self.registry.directory
+        elsewhere = (("registry.directory", directory),) if directory is not None else ()
+        return (("registry", self.registry.backend), *elsewhere)
 
 
 def load(
@@ -174,6 +192,16 @@ def check(
     return (None, problems) if problems else (config, [])
 
 
+def check_files(config: Config) -> list[MeshError]:
+    """Whether the files that the configuration names can be used. Opens them: not part of `check`, which a test or a tool
+    may call anywhere. Problems: MESH-C026 for each."""
+    origins = {setting.key: setting.where for setting in config.settings if setting.where}
+    found: list[MeshError] = []
+    for table, backend in config.registry_backends():
+        found += file_problems(table, backend, lambda name: origins.get(name, name))
+    return found
+
+
 class _Merged:
     """The entries that won: later sources over earlier ones; a list of tables is taken whole from the last that has it."""
 
@@ -218,13 +246,15 @@ class _Merged:
                 entry, origin = self.entries.get(name, (None, "default"))
                 value = entry.value if entry is not None else resolved.get(name, key.default)
                 shown = "-" if value is None and key.table != "listen" else key.form.write(value)
-                yield Setting(name, shown, origin)
+                yield Setting(name, shown, origin, entry.where if entry is not None else "")
 
 
 def _build(merged: _Merged, *, insecure_links: bool, insecure_clients: bool) -> Config:
     registry, federation = merged.table("registry"), merged.table("federation")
+    directory = merged.table("registry.directory")
     membership, listen = merged.table("membership"), ListenConfig(**merged.table("listen"))
-    registry["lease_s"] = registry.pop("lease")
+    lease_s, seeds = registry.pop("lease"), registry.pop("seeds")
+    del directory["lease"], directory["seeds"]
     for name in ("probe_interval", "probe_timeout"):
         membership[f"{name}_s"] = membership.pop(name)
     if federation["accept"] is None:
@@ -232,7 +262,12 @@ def _build(merged: _Merged, *, insecure_links: bool, insecure_clients: bool) -> 
     return Config(
         node=NodeConfig(**merged.table("node")),
         listen=listen,
-        registry=RegistryConfig(**registry),
+        registry=RegistryConfig(
+            backend=Backend(**registry),
+            directory=Backend(**directory) if directory["kind"] is not None else None,
+            lease_s=lease_s,
+            seeds=seeds,
+        ),
         federation=FederationConfig(**federation),
         membership=MembershipConfig(**membership),
         bridges=tuple(BridgeConfig(**merged.table("bridge", index)) for index in merged.bridges),
@@ -245,6 +280,9 @@ def _build(merged: _Merged, *, insecure_links: bool, insecure_clients: bool) -> 
 
 
 # -- what must hold across keys -----------------------------------------------------------------------------------
+
+LEASE_S: Final = (1.0, 3_600.0)
+"""What every kind of registry can keep (`registry.base`)."""
 
 _ORDERED: Final = (
     ("batch_target_bytes", "frame_bytes"),
@@ -263,15 +301,8 @@ _ORDERED: Final = (
 def _contradictions(config: Config, merged: _Merged) -> Iterator[MeshError]:
     yield from _open_ports(config, merged)
     yield from _bridge_problems(config, merged)
-    registry = config.registry
-    if registry.kind not in ("none", "file"):
-        yield MeshError(
-            "MESH-C010", merged.where("registry.kind"), f"not built yet: registry.kind = {registry.kind}"
-        )
-    if registry.kind == "file" and registry.path is None:
-        yield MeshError("MESH-C011", "registry.path", "kind is file, so it is needed")
-    if registry.kind == "none" and registry.path is not None:
-        yield MeshError("MESH-C020", merged.where("registry.path"), 'it is set, but registry.kind is "none"')
+    yield from backend_problems("registry", config.registry.backend, merged.entries, merged.where)
+    yield from _directory_problems(config, merged)
     if config.membership.probe_timeout_s >= config.membership.probe_interval_s:
         yield MeshError(
             "MESH-C006",
@@ -282,6 +313,25 @@ def _contradictions(config: Config, merged: _Merged) -> Iterator[MeshError]:
         if getattr(config.limits, smaller) > getattr(config.limits, larger):
             key = "federation.hop_limit" if smaller == "hop_limit" else f"limits.{smaller}"
             yield MeshError("MESH-C006", merged.where(key), f"it is more than limits.{larger}")
+
+
+def _directory_problems(config: Config, merged: _Merged) -> Iterator[MeshError]:
+    directory = config.registry.directory
+    low, high = LEASE_S
+    if not low <= config.registry.lease_s <= high:
+        what = f"it is not between {low:g}s and {high:g}s"
+        yield MeshError("MESH-C006", merged.where("registry.lease"), what)
+    given = [name for name in merged.entries if name.startswith("registry.directory.")]
+    for name in ("registry.directory.lease", "registry.directory.seeds"):
+        if name in given:
+            yield MeshError("MESH-C020", merged.where(name), "a directory has none", "Remove it.")
+    if directory is not None:
+        yield from backend_problems("registry.directory", directory, merged.entries, merged.where)
+    elif given:
+        where = merged.where(given[0])
+        yield MeshError(
+            "MESH-C011", where, "registry.directory.kind is missing", "Add kind to [registry.directory]."
+        )
 
 
 def _open_ports(config: Config, merged: _Merged) -> Iterator[MeshError]:

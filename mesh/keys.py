@@ -109,6 +109,14 @@ def _address(text: str, lowest_port: int) -> Address:
         raise BadValue("MESH-C005", str(error)) from None
 
 
+def _endpoint(text: str) -> str:
+    """A server's URL, without a path; the port is said, because it differs from kind to kind."""
+    scheme, found, rest = text.partition("://")
+    if not found or scheme not in ("http", "https"):
+        raise BadValue("MESH-C005", f'{text!r} is not "http://HOST:PORT" or "https://HOST:PORT"')
+    return f"{scheme}://{_address(rest.removesuffix('/'), 1)}"
+
+
 def choice(*allowed: str) -> Form:
     """One of a few words."""
     says = "one of " + ", ".join(f'"{word}"' for word in allowed)
@@ -231,6 +239,7 @@ LISTEN: Final = Form(
     lambda value: '"none"' if value is None else json.dumps(str(value)),
 )
 SEEDS: Final = _list_of('a list of "HOST:PORT"', lambda text: _address(text, 1))
+ENDPOINTS: Final = _list_of('a list of "http://HOST:PORT" or "https://..."', _endpoint)
 STRINGS: Final = _list_of("a list of strings", str)
 DURATION: Final = Form('a duration such as "5s"', _duration, lambda value: f'"{format_duration(value)}"')
 SIZE: Final = Form(
@@ -267,17 +276,22 @@ def _later(table: str, *names: str) -> tuple[Key, ...]:
     return tuple(Key(f"{table}.{name}", STRING, None, "not built yet", built=False) for name in names)
 
 
-_DIRECTORY: Final = (
-    "endpoints",
-    "prefix",
-    "namespace",
-    "group",
-    "user",
-    "password_file",
-    "ca",
-    "cert",
-    "key",
-)
+def _backend(table: str, kind: Key) -> tuple[Key, ...]:
+    """The keys that say which registry and how to reach it; `mesh.backends` says which belong to which kind."""
+    return (
+        kind,
+        Key(f"{table}.path", PATH, None, "kind file: the shared folder"),
+        Key(f"{table}.endpoints", ENDPOINTS, (), "kinds etcd and nacos: servers, tried in turn"),
+        Key(f"{table}.prefix", STRING, "/hopmesh", "kind etcd: where its keys begin; meshes of one etcd differ in it"),
+        Key(f"{table}.namespace", STRING, "", "kinds nacos: the namespace's id; empty: public"),
+        Key(f"{table}.group", STRING, "HOPMESH", "kinds nacos: the group; meshes of one namespace differ in it"),
+        Key(f"{table}.user", STRING, "", "kinds etcd and nacos: the user; empty: without login"),
+        Key(f"{table}.password_file", PATH, None, "the file with its password, one line"),
+        Key(f"{table}.ca", PATH, None, "PEM file with the authorities that servers' certificates come from; default: the system's"),
+        Key(f"{table}.cert", PATH, None, "PEM file with the node's certificate, where servers ask for one"),
+        Key(f"{table}.key", PATH, None, "PEM file with its private key"),
+    )  # fmt: skip
+
 
 KEYS: Final[tuple[Key, ...]] = (
     Key("node.id", NAME, None, "the node's name in its region; default: host name and four hex digits, kept in the data folder"),
@@ -289,12 +303,12 @@ KEYS: Final[tuple[Key, ...]] = (
     Key("listen.link", LISTEN, Address("127.0.0.1", 7946), "links from other nodes; none: this node only dials out"),
     Key("listen.admin", LISTEN, Address("127.0.0.1", 8222), "admin API, metrics and health; loopback only in this release"),
     *(Key(f"listen.{name}", LISTEN, None, "not built yet", built=False) for name in ("mqtt", "grpc", "tcp")),
-    Key("registry.kind", choice("none", "file", "etcd", "nacos"), "none", "where nodes find each other (etcd, nacos: not built yet)"),
-    Key("registry.path", PATH, None, "kind file: the shared folder"),
+    *_backend("registry", Key("registry.kind", choice("none", "file", "etcd", "nacos", "nacos-v1"), "none", "where nodes find each other")),
     Key("registry.lease", DURATION, 10.0, "how long an entry lives that is not renewed"),
     Key("registry.seeds", SEEDS, (), "link addresses of nodes of the own region, tried whatever the kind"),
-    *_later("registry", *_DIRECTORY),
-    *_later("registry.directory", "kind", "path", *_DIRECTORY, "lease", "seeds"),
+    *_backend("registry.directory", Key("registry.directory.kind", choice("none", "file", "etcd", "nacos", "nacos-v1"), None, "where regions find each other, if that is elsewhere; default: in [registry]")),
+    Key("registry.directory.lease", DURATION, None, "not for a directory: its entries have no lease"),
+    Key("registry.directory.seeds", SEEDS, (), "not for a directory: other regions' seeds are in [[bridge]]"),
     Key("federation.accept", choice("any", "listed"), None, 'which regions may dial in; default "any" while listen.link is on loopback, else "listed"'),
     Key("federation.hop_limit", integer(1, 255), 16, "bridge links an event may cross"),
     Key("federation.export_merge_budget", integer(1, 1_000_000), 4_096, "filters a region exports before it merges them"),

@@ -21,7 +21,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Annotated, Final, NewType, TypeAlias, TypeVar
+from typing import Annotated, Final, NewType, Self, TypeAlias, TypeVar
 
 import msgspec
 
@@ -37,6 +37,9 @@ LABELS: Final = 32
 LEASE_S: Final = (1.0, 3_600.0)
 """Shortest and longest lease."""
 EDIT_ATTEMPTS: Final = 10
+IGNORED_KEPT: Final = 100
+"""What is no entry and is shown to a person; more is only counted."""
+IGNORED_TEXT: Final = 200
 
 Revision = NewType("Revision", str)
 """A point in the registry's history, to go on watching from. Where a service keeps the history every client can read it,
@@ -149,7 +152,7 @@ class Put(msgspec.Struct, frozen=True):
 
 
 class Gone(msgspec.Struct, frozen=True):
-    """An entry ended. reason: "unregistered" or "expired", as far as this kind can tell."""
+    """An entry ended. reason: "unregistered", "expired", or "ended" from a kind that cannot tell which."""
 
     revision: Revision
     key: NodeKey
@@ -172,8 +175,18 @@ class FoundRegion(msgspec.Struct, frozen=True):
     token: Token
 
 
+class Ignored(msgspec.Struct, frozen=True):
+    """What was found where an entry should be, and is none: for a person. key: its place in the service. value: its beginning,
+    at most IGNORED_TEXT characters, printable."""
+
+    key: str
+    reason: str
+    value: str
+
+
 class RegistryStatistics(msgspec.Struct, frozen=True):
-    """For `mesh registry status`. ignored: what was found and is no entry, by reason. calls, failures: of this client."""
+    """For `mesh registry status`. ignored: what was found and is no entry, by reason. calls, failures: of this client.
+    endpoint: of several servers the one in use, or the folder."""
 
     kind: str
     entries: int
@@ -181,6 +194,7 @@ class RegistryStatistics(msgspec.Struct, frozen=True):
     calls: int
     failures: int
     ignored: dict[str, int]
+    endpoint: str = ""
 
 
 class Watch(abc.ABC):
@@ -243,6 +257,19 @@ class Registry(abc.ABC):
     @abc.abstractmethod
     def statistics(self) -> RegistryStatistics:
         """What this client saw last, and its counts. Cost: O(1), no I/O."""
+
+    def ignored(self) -> tuple[Ignored, ...]:
+        """What this client found last and passed over, at most IGNORED_KEPT, ordered by key. No I/O."""
+        return ()
+
+    async def aclose(self) -> None:  # noqa: B027 - most kinds have nothing to close
+        """Give back connections and threads, whatever the service does; entries stay. No call and no watch after it."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
 
 async def edit_region(
@@ -322,6 +349,12 @@ def node_from_json(raw: bytes) -> NodeEntry:
 def region_from_json(raw: bytes) -> RegionEntry:
     """Read a region's entry; unknown fields are passed over. Raises: BadEntry, whatever the bytes are."""
     return check_region(decode_json(raw, _region_decoder))
+
+
+def shown(raw: bytes) -> str:
+    """The beginning of a value that somebody else wrote, as one printable line."""
+    text = raw[: 4 * IGNORED_TEXT].decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else " " for c in text)[:IGNORED_TEXT]
 
 
 def check_lease(lease_s: float) -> float:

@@ -39,10 +39,12 @@ import trio
 from mesh.model.ids import NodeKey, check_name
 from registry import folder
 from registry.base import (
+    IGNORED_KEPT,
     LEASE_S,
     BadEntry,
     Conflict,
     FoundRegion,
+    Ignored,
     Lease,
     LeaseLost,
     Listing,
@@ -62,6 +64,7 @@ from registry.base import (
     check_region,
     decode_json,
     region_from_json,
+    shown,
     to_json,
 )
 from registry.timeline import Timeline, TimelineWatch
@@ -137,6 +140,8 @@ class FileRegistry(Registry):
         self._counts: Counter[str] = Counter()
         self._ignored: Counter[str] = Counter()
         self._left_out: dict[str | None, dict[str, int]] = {}
+        self._strange: dict[NodeKey, Ignored] = {}
+        self._strange_names: dict[str | None, list[tuple[str, str]]] = {}
 
     # -- nodes -------------------------------------------------------------------------------------------------
 
@@ -253,7 +258,17 @@ class FileRegistry(Registry):
             ignored.update(left_out)
         entries, regions = len(self._timeline.entries), self._counts["regions"]
         calls, failures = self._counts["calls"], self._counts["failures"]
-        return RegistryStatistics(self.kind, entries, regions, calls, failures, dict(sorted(ignored.items())))
+        return RegistryStatistics(
+            self.kind, entries, regions, calls, failures, dict(sorted(ignored.items())), str(self.path)
+        )
+
+    def ignored(self) -> tuple[Ignored, ...]:
+        names = {pair for pairs in self._strange_names.values() for pair in pairs}
+        found = [
+            *self._strange.values(),
+            *(Ignored(shown(os.fsencode(path)), reason, "") for path, reason in names),
+        ]
+        return tuple(sorted(found, key=lambda one: one.key)[:IGNORED_KEPT])
 
     # -- what is live ------------------------------------------------------------------------------------------
 
@@ -271,6 +286,8 @@ class FileRegistry(Registry):
                 self._settle(key)
             self._left_out = {} if region is None else self._left_out
             self._left_out[region] = found.left_out
+            self._strange_names = {} if region is None else self._strange_names
+            self._strange_names[region] = found.strange
             self._looked_s[region] = now
             await self._sweep(region)
 
@@ -279,6 +296,7 @@ class FileRegistry(Registry):
         now, before = trio.current_time(), self._seen.get(key)
         if found is None:
             self._seen.pop(key, None)
+            self._strange.pop(key, None)
             return
         if before is not None and before.signature == found.signature:
             self._seen[key] = before._replace(looked_s=now)
@@ -290,8 +308,12 @@ class FileRegistry(Registry):
                 reason = "" if record.key == key else "wrong_name"
             except BadEntry:
                 reason = "no_entry"
+        self._strange.pop(key, None)
         if reason:
             self._ignored[reason] += 1
+            if len(self._strange) < IGNORED_KEPT:
+                value = shown(found.raw) if found.raw else f"({found.signature[1]} bytes)"
+                self._strange[key] = Ignored(f"nodes/{key.region}/{key.node}.json", reason, value)
             self._seen[key] = _Seen(found.signature, None, None, now, now, False)
             return
         assert record is not None

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from mesh.model.ids import BadName, NodeKey, check_name
-from registry.base import ENTRY_BYTES
+from registry.base import ENTRY_BYTES, IGNORED_KEPT
 
 ENTRIES: Final = 10_000
 """Node files looked at in one region, and in all; more are left out."""
@@ -52,10 +52,11 @@ class Found(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """Files of nodes by key, and what was left out beside them, by reason."""
+    """Files of nodes by key, and what was left out beside them, by reason. strange: the first of these, (path, reason)."""
 
     files: dict[NodeKey, Found]
     left_out: dict[str, int]
+    strange: list[tuple[str, str]]
 
 
 def node_path(root: Path, key: NodeKey) -> Path:
@@ -69,12 +70,12 @@ def scan(root: Path, region: str | None, known: Mapping[NodeKey, Signature], wal
     root is not there.
     """
     os.stat(root)
-    result = Scan({}, {})
+    result = Scan({}, {}, [])
     for name in [region] if region is not None else _names(root / "nodes", REGIONS, result.left_out):
         if _is_name(name):
             _scan_region(root / "nodes" / name, name, known, wall_s, result)
         else:
-            _leave_out(result, "bad_name")
+            _leave_out(result, "bad_name", f"nodes/{name}")
     return result
 
 
@@ -87,9 +88,9 @@ def _scan_region(
             continue
         node = name.removesuffix(".json")
         if node == name or not _is_name(node):
-            _leave_out(result, "bad_name")
+            _leave_out(result, "bad_name", f"nodes/{region}/{name}")
         elif len(result.files) >= ENTRIES:
-            _leave_out(result, "too_many")
+            _leave_out(result, "too_many", f"nodes/{region}/{name}")
         else:
             key = NodeKey(region, node)
             found = look(folder / name, known.get(key))
@@ -269,8 +270,10 @@ def _is_name(name: str) -> bool:
     return True
 
 
-def _leave_out(result: Scan, reason: str) -> None:
+def _leave_out(result: Scan, reason: str, path: str) -> None:
     result.left_out[reason] = result.left_out.get(reason, 0) + 1
+    if len(result.strange) < IGNORED_KEPT:
+        result.strange.append((path, reason))
 
 
 def _sweep_temporary(path: Path, wall_s: float) -> None:

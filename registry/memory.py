@@ -156,7 +156,7 @@ class MemoryRegistry(Registry):
 
     def statistics(self) -> RegistryStatistics:
         entries, regions = len(self._store.held), len(self._store.regions)
-        return RegistryStatistics(self.kind, entries, regions, self._calls, self._failures, {})
+        return RegistryStatistics(self.kind, entries, regions, self._calls, self._failures, {}, "memory")
 
     async def _call(self) -> None:
         """What every call passes: the way to the service, and its clock."""

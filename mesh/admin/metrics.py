@@ -44,6 +44,7 @@ class Metrics:
         counters = self._inspect.counters()
         yield from _totals(counters)
         yield from _gauges(counters)
+        yield from _registries(counters)
         ready = GaugeMetricFamily("mesh_ready", "1 while clients should be sent here.")
         ready.add_metric((), int(self._inspect.ready()[0]))
         yield ready
@@ -99,6 +100,18 @@ def _gauges(counters: Counters) -> Iterator[Metric]:
         gauge = GaugeMetricFamily(name, about)
         gauge.add_metric((), number)
         yield gauge
+
+
+def _registries(counters: Counters) -> Iterator[Metric]:
+    """Each registry in use, by what it is used for."""
+    up = GaugeMetricFamily("mesh_registry_reachable", "1 while the registry answers.", labels=("role",))
+    calls = CounterMetricFamily("mesh_registry_calls", "Requests to the registry.", labels=("role",))
+    failed = CounterMetricFamily("mesh_registry_failures", "Requests it did not answer.", labels=("role",))
+    for role, registry in sorted(counters.registries.items()):
+        up.add_metric((role,), int(registry.reachable))
+        calls.add_metric((role,), registry.calls)
+        failed.add_metric((role,), registry.failures)
+    yield from (up, calls, failed)
 
 
 def _counted(name: str, about: str, label: str, values: Mapping[str, int]) -> Metric:

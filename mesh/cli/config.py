@@ -8,12 +8,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mesh.cli.listing import on_nodes, show_list
 from mesh.cli.options import Parser, common, options_of, subcommands, subparser
 from mesh.cli.render import Column, emit, field, write_lines
 from mesh.cli.run import add_settings, settings_of
+
+if TYPE_CHECKING:
+    from mesh.config import Config
 
 EXAMPLES: Final = (
     "mesh config show --origin",
@@ -74,13 +77,15 @@ def _show(args: argparse.Namespace) -> int:
     from mesh.config import load
 
     config = load(Path(args.config))
-    items: list[dict[str, Any]] = [setting._asdict() for setting in config.settings]
+    items: list[dict[str, Any]] = [
+        {"key": setting.key, "value": setting.value, "origin": setting.origin} for setting in config.settings
+    ]
     emit({"apiVersion": "mesh/v1", "items": items}, columns, options_of(args), name="key")
     return 0
 
 
 def _check(args: argparse.Namespace) -> int:
-    from mesh.config import check
+    from mesh.config import check, check_files
 
     path = args.file or args.config
     config, problems = check(
@@ -89,18 +94,26 @@ def _check(args: argparse.Namespace) -> int:
         insecure_links=args.insecure_links,
         insecure_clients=args.insecure_clients,
     )
+    if config is not None:
+        problems = check_files(config)
     for problem in problems:
         sys.stderr.write(f"{problem}\n")
-    if config is None:
+    if config is None or problems:
         return 1
     for warning in config.warnings():
         sys.stderr.write(f"warning: {warning}\n")
     bridges = ", ".join(bridge.to for bridge in config.bridges) or "none"
     name = f"{config.node.region}/{config.node.id or '(host name)'}"
     write_lines(
-        [f"{path or 'no file'}: good. node {name}, bridges: {bridges}, registry: {config.registry.kind}"]
+        [f"{path or 'no file'}: good. node {name}, bridges: {bridges}, registry: {_registry(config)}"]
     )
     return 0
+
+
+def _registry(config: Config) -> str:
+    """The kind, and that of the directory where it is elsewhere."""
+    directory = config.registry.directory
+    return config.registry.kind + (f", directory: {directory.kind}" if directory is not None else "")
 
 
 def reference_lines() -> list[str]:

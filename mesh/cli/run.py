@@ -92,14 +92,20 @@ def _bridge(text: str) -> dict[str, Any]:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from mesh.config import load
+    from functools import partial
 
-    config = load(
+    from mesh.config import check
+
+    read = partial(
+        check,
         Path(args.config) if args.config else None,
         flags=settings_of(args),
         insecure_links=args.insecure_links,
         insecure_clients=args.insecure_clients,
     )
+    config, problems = read()
+    if config is None:
+        raise problems[0]
     from mesh.app import run
 
-    return run(config)
+    return run(config, read if args.config else None)

@@ -289,6 +289,10 @@ class Membership:
         elif not self._roster.hint(node, Hint(epoch, addresses, now + settings.hint_keep_s)):
             self._beliefs.refuse("max_hints")
 
+    def retract(self, node: str) -> None:
+        """Whatever spoke of a node does so no more: the hint is dropped. What the region knows of it stays. Idempotent."""
+        self._roster.hints.pop(node, None)
+
     # -- the own member ----------------------------------------------------------------------------------------
 
     def leave(self, now: float) -> None:

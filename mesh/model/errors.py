@@ -100,6 +100,10 @@ _CONFIG: Final[tuple[ErrorCode, ...]] = (
               "the node a new id."),
     ErrorCode("MESH-C025", "the file with the node's default id is damaged",
               "Set [node] id, or remove the file: a new id is made."),
+    ErrorCode("MESH-C026", "a file that the configuration names cannot be used",
+              "Correct its path, its permissions or its content; the error says which."),
+    ErrorCode("MESH-C027", "a key that a reload cannot change",
+              "Restart the node: until then it runs on with the value it had."),
 )
 # -- admin port and command line -------------------------------------------------------------------------
 _ADMIN: Final[tuple[ErrorCode, ...]] = (
@@ -321,6 +325,17 @@ _REGISTRY: Final[tuple[ErrorCode, ...]] = (
               "Set [registry] path to a folder that every node's user may write."),
     ErrorCode("MESH-R007", "the registry is full",
               "Remove what is no longer needed, or use a registry of its own for this mesh.", status=503),
+    ErrorCode("MESH-R008", "another trust root claims the name of this region in the directory",
+              "Find out who runs a region of this name; rename one, or remove the directory's entry if it is left over.", status=409),
+    ErrorCode("MESH-R009", "the registry refuses the user or the password",
+              "Correct [registry] user and password_file; without a user, the registry must not ask for one."),
+    ErrorCode("MESH-R010", "the registry's user may not do that",
+              "Let the user read and write everything under [registry] prefix (etcd) or in its namespace (Nacos)."),
+    ErrorCode("MESH-R011", "no TLS with the registry",
+              "Check that [registry] ca signed the registry's certificate, cert and key are taken by it, all are in date, and "
+              "that both ends use TLS."),
+    ErrorCode("MESH-R012", "a TLS file for the registry cannot be used",
+              "Set [registry] ca, cert and key to PEM files that the node's user may read."),
 )
 # fmt: on
 

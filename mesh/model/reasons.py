@@ -91,6 +91,50 @@ class RouteReason(StrEnum):
     SPLIT_HORIZON = "split_horizon"
 
 
+class Verdict(StrEnum):
+    """What the registry and gossip say of one node, together: `mesh registry diff`."""
+
+    BOTH = "both"
+    """Both know the same process."""
+    JOINING = "joining"
+    """Leased, and gossip does not know it yet: it is announced to."""
+    STALE_ENTRY = "stale_entry"
+    """Leased, but it does not answer, or gossip gave it up: the entry ends with its lease."""
+    LEFT_BEHIND = "left_behind"
+    """Leased, but the node said that it leaves."""
+    UNREACHABLE = "unreachable"
+    """Leased and renewed, so it runs, but there is no link to it: it tells no address, or its address leads nowhere from here."""
+    REGISTERING = "registering"
+    """A member that joined just now and has no entry yet."""
+    UNREGISTERED = "unregistered"
+    """A member without an entry although the registry answers: shown, never killed."""
+    REGISTRY_AWAY = "registry_away"
+    """A member, and the registry does not answer: nobody can say whether it is registered."""
+    RESTARTED = "restarted"
+    """A newer process is leased than the one gossip knows."""
+    OLDER_ENTRY = "older_entry"
+    """The entry is of an earlier process than the one gossip knows."""
+    NAME_CONFLICT = "name_conflict"
+    """Two processes of one epoch use the name."""
+    ADDRESS_DIFFERS = "address_differs"
+    """The same process with other addresses than the ones it gossips: somebody else wrote the entry."""
+    FOREIGN_KEY = "foreign_key"
+    """The directory's entry of the own region carries the fingerprint of another key: another trust root claims the name."""
+    NOT_LISTED = "not_listed"
+    """This bridge is not in the directory's entry of its region yet."""
+    LISTED_STALE = "listed_stale"
+    """The directory lists an address of the own region at which no member is known."""
+
+
+class Right(StrEnum):
+    """Whose word holds under a Verdict."""
+
+    BOTH = "both"
+    REGISTRY = "registry"
+    GOSSIP = "gossip"
+    NOBODY = "nobody"
+
+
 class Close(StrEnum):
     """Why a link or a client connection was closed or refused. Sent to the other end in a CLOSE frame where one is left."""
 

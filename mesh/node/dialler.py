@@ -1,7 +1,8 @@
 """Who this node dials: its seeds, the members it has no link to, and the bridges it was told of.
 
 Decides when to dial again (0.2 s doubling to 2 s, jittered) and when not to, because the node behind an address is linked
-already. Never decides whether a link may stay: that is the machine's.
+already. Members are dialled side by side, at most DIALS at a time and each for a bounded time, so that those who are gone hold
+up nobody. Never decides whether a link may stay: that is the machine's.
 Invariant: at most one dialling attempt or dialled link per target.
 Source: design page "Routing", Membership (Redial) and Between regions.
 """
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
+from mesh.core.roster import Wanted
 from mesh.core.session import Terms
 from mesh.model.errors import MeshError, close_code
 from mesh.model.ids import NodeKey
@@ -21,6 +23,7 @@ from mesh.model.reasons import Close
 from mesh.net.dial import dial
 from mesh.net.supervise import Backoff
 from mesh.net.transport import LinkLost
+from mesh.node.comparison import Tried
 
 if TYPE_CHECKING:
     from mesh.node.runner import Node
@@ -28,6 +31,12 @@ if TYPE_CHECKING:
 log = structlog.get_logger("dialler")
 
 DIAL_TIMEOUT_S: Final = 5.0
+HINT_TIMEOUT_S: Final = 2.0
+"""The same for a node that only a registry speaks of: it may have crashed, and its address may lead nowhere."""
+DIALS: Final = 32
+"""Members dialled at one time; the others wait for a turn."""
+KNOCK_S: Final = 1.5
+"""How long the holder of this node's name has to answer at its address."""
 UNKNOWN_LINKED_S: Final = 30.0
 """An address whose node says that it is linked already is left alone so long, unless one of this node's links ends."""
 LOOK_S: Final = 0.5
@@ -62,6 +71,7 @@ class Target:
     configured: bool = True
     key: NodeKey | None = field(default=None)
     worked: bool = False
+    timeout_s: float = DIAL_TIMEOUT_S
     state: str = "dialling"
     problem: str = ""
 
@@ -71,11 +81,14 @@ class Target:
 
 
 class Dialler:
-    """Keeps links to targets. `targets` is for views: what is configured and not linked is shown with its problem."""
+    """Keeps links to targets. `targets` is for views: what is configured and not linked is shown with its problem; `tried` is
+    how the last attempt at each member or hint ended (those that are wanted no more are forgotten)."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self.targets: list[Target] = []
+        self.tried: dict[str, Tried] = {}
+        self._turns = trio.CapacityLimiter(DIALS)
 
     async def keep(self, target: Target) -> None:
         """Dial a configured address again and again, as long as the node runs."""
@@ -101,9 +114,18 @@ class Dialler:
             if reason is not Close.DUPLICATE_LINK or not self._linked(target.key):
                 await trio.sleep(backoff.next())
 
-    async def _attempt(self, target: Target) -> tuple[Close, str, NodeKey | None]:
+    async def _attempt(
+        self, target: Target, turns: trio.CapacityLimiter | None = None
+    ) -> tuple[Close, str, NodeKey | None]:
+        """Dial once, and run the link that opens until it ends. turns: dialling itself waits for one of these."""
+        token = object()
         try:
-            async with dial(target.address, target.transport, DIAL_TIMEOUT_S) as transport:
+            if turns is not None:
+                await turns.acquire_on_behalf_of(token)
+            async with dial(target.address, target.transport, target.timeout_s) as transport:
+                if turns is not None:
+                    turns.release_on_behalf_of(token)
+                    turns = None
                 reason, detail, key = await self._node.attach(
                     transport, dialled=True, terms=target.terms, when_open=target.opened
                 )
@@ -111,9 +133,29 @@ class Dialler:
             if target.problem.partition(": ")[2] != error.detail:
                 log.info("cannot dial", address=target.address, error=error.detail)
             return Close.LINK_LOST, error.detail, None
+        finally:
+            if turns is not None and token in turns.statistics().borrowers:
+                turns.release_on_behalf_of(token)
         if key is not None and reason not in MISCONFIGURED:
             target.worked = True
         return reason, detail, key
+
+    async def knock(self, address: str, nursery: trio.Nursery) -> None:
+        """Dial once, and wait at most KNOCK_S for what comes of it: another process of this node's name that answers there
+        refuses the link, and that ends this node. A link to another node stays, in `nursery`."""
+        done = trio.Event()
+        target = Target(address, Terms(expect_region=self._node.key.region), configured=False)
+        target.timeout_s = KNOCK_S
+
+        async def attempt() -> None:
+            await self._attempt(target)
+            done.set()
+
+        nursery.start_soon(attempt, name=f"knock {address}")
+        with trio.move_on_after(KNOCK_S):
+            while not done.is_set() and target.state != "linked":
+                with trio.move_on_after(0.1):
+                    await done.wait()
 
     def _linked(self, key: NodeKey | None) -> bool:
         if key is None:
@@ -140,7 +182,7 @@ class Dialler:
     # -- members -------------------------------------------------------------------------------------------------
 
     async def keep_members(self) -> None:
-        """Dial every member of the region to which there is no link. The smaller name dials first."""
+        """Dial every member of the region to which there is no link. Of two members the smaller name dials first."""
         node = self._node
         dialling: set[str] = set()
         missing_since: dict[str, float] = {}
@@ -152,27 +194,32 @@ class Dialler:
                 for name in [name for name in missing_since if name not in wanted]:
                     del missing_since[name]
                     paces.pop(name, None)
+                for name in [name for name in self.tried if name not in wanted and name not in dialling]:
+                    del self.tried[name]
                 for name, want in wanted.items():
                     since = missing_since.setdefault(name, now)
                     pace, due = paces.setdefault(name, (Backoff(dice=self._node.dice), now))
-                    patient = node.key.node > name and now - since < WAIT_FOR_SMALLER_S
+                    # One that only a registry speaks of may not have heard of this newcomer: it is dialled at once.
+                    known = want.state is not None
+                    patient = known and node.key.node > name and now - since < WAIT_FOR_SMALLER_S
                     if name in dialling or patient or now < due or not want.addresses:
                         continue
                     paces[name] = (pace, now + pace.next())
                     dialling.add(name)
-                    nursery.start_soon(
-                        self._dial_member, name, want.addresses, dialling, name=f"dial member {name}"
-                    )
+                    nursery.start_soon(self._dial_member, want, dialling, name=f"dial member {name}")
                 with trio.move_on_after(LOOK_S if not wanted else 0.1):
                     await node.links_changed.wait()
 
-    async def _dial_member(self, name: str, addresses: tuple[str, ...], dialling: set[str]) -> None:
+    async def _dial_member(self, want: Wanted, dialling: set[str]) -> None:
         """One attempt over a member's addresses; a link that opens runs here until it ends."""
         try:
-            for address in addresses:
+            for address in want.addresses:
                 target = Target(address, Terms(expect_region=self._node.key.region))
-                _, _, key = await self._attempt(target)
+                if want.state is None:
+                    target.timeout_s = HINT_TIMEOUT_S
+                reason, detail, key = await self._attempt(target, self._turns)
+                self.tried[want.node] = Tried(trio.current_time(), f"{reason.value}: {detail}")
                 if key is not None:
                     return
         finally:
-            dialling.discard(name)
+            dialling.discard(want.node)

@@ -17,6 +17,13 @@ Items, by `What` (each also has `node`; ages in seconds; a field that does not a
 - subscriptions: `filter group client region since age_s`; client is the session's name, since in RFC 3339.
 - config: `key value origin`; origin `flag | env | file | default`.
 - version: `version protocol python instance epoch`.
+- registry: `id kind endpoint state age_s registered lease_s lease_age_s last_success_s calls failures per_minute ignored entries
+  regions detail`; one for each registry in use, id `all | nodes | directory | former`, state `reachable | unavailable |
+  waiting | off`, ignored counts by reason.
+- registry_entries: `id kind region addresses epoch instance role version since age_s reason detail`; kind `node | region |
+  ignored`; of an ignored one id is its key, reason why, detail the beginning of its value.
+- registry_diff: `id kind region registry registry_age_s registry_epoch gossip gossip_age_s gossip_epoch verdict right detail`;
+  registry `leased | absent | unknown | listed`, gossip a member's state or `unknown`, verdict a Verdict value, right a Right.
 
 Source: design page "What a person sees", section Admin API.
 """
@@ -47,6 +54,11 @@ class What(StrEnum):
     SUBSCRIPTIONS = "subscriptions"
     CONFIG = "config"
     VERSION = "version"
+    REGISTRY = "registry"
+    """Each registry in use: whether it answers, and what it costs."""
+    REGISTRY_ENTRIES = "registry_entries"
+    REGISTRY_DIFF = "registry_diff"
+    """What the registry and gossip say of each node of the region, and who is right."""
 
 
 class MissingNode(NamedTuple):
@@ -63,6 +75,14 @@ class RegionAnswer(NamedTuple):
     missing: Sequence[MissingNode]
 
 
+class RegistryCounters(NamedTuple):
+    """One registry as this node uses it."""
+
+    reachable: bool
+    calls: int
+    failures: int
+
+
 @dataclass(frozen=True, slots=True)
 class Counters:
     """A reading of the node's plain counters and gauges at one moment; made at each scrape.
@@ -70,6 +90,7 @@ class Counters:
     published: events taken in from clients. delivered: events handed to sessions, each session counted. forwarded: events
     sent over links, each link counted. drops: by Drop value. refusals: by (port, short stable reason). links: open and
     other links by (kind, state). members, routes: by state. sessions: by protocol. bytes_*: of link frames.
+    registries: by role, "all" or "nodes" and "directory".
     """
 
     published: int = 0
@@ -89,6 +110,7 @@ class Counters:
     batches_in: int = 0
     batches_out: int = 0
     watch_lost: int = 0
+    registries: Mapping[str, RegistryCounters] = field(default_factory=dict)
 
 
 class Inspect(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Event, NewEvent
 from mesh.model.ids import BadName, NodeKey
 from mesh.node.feed import Feed, Watch
 from mesh.node.inspect import Counters, Item, MissingNode, RegionAnswer, What
+from mesh.node.registry_views import RegistryViews
 from mesh.node.service import RefusedError
 from mesh.node.views import Views
 from mesh.wire.frames import BatchHeader
@@ -48,6 +50,8 @@ class Inspection:
         self._feed = Feed()
         self.config_items: Callable[[], list[Item]] = list
         """Set by mesh.app: the configuration with the origin of each value."""
+        self.registry = RegistryViews(node.key)
+        """Set by mesh.app when there is a registry."""
 
     @property
     def key(self) -> NodeKey:
@@ -61,11 +65,18 @@ class Inspection:
         """See Inspect."""
         if what is What.CONFIG:
             return [{**item, "node": self.key.node} for item in self.config_items()]
+        if what is What.REGISTRY:
+            return self.registry.status()
+        if what is What.REGISTRY_ENTRIES:
+            return self.registry.entries()
+        if what is What.REGISTRY_DIFF:
+            return self.registry.diff()
         return self._views.of(what)
 
     def counters(self) -> Counters:
         """See Inspect."""
-        return self._views.counters(watch_lost=self._feed.lost)
+        found = self._views.counters(watch_lost=self._feed.lost)
+        return replace(found, registries=self.registry.counters())
 
     def watch_routes(self) -> AbstractAsyncContextManager[Watch]:
         """See Inspect."""

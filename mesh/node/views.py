@@ -48,6 +48,8 @@ class Views:
                 return [self._version()]
             case What.CONFIG:
                 raise ValueError("the configuration is kept by mesh.app")
+            case What.REGISTRY | What.REGISTRY_ENTRIES | What.REGISTRY_DIFF:
+                raise ValueError("registries have views of their own")
 
     def _nodes(self) -> list[Item]:
         machine = self._node.machine

@@ -96,6 +96,70 @@ CONFIG = listing(
     {"key": "registry.lease", "value": '"10s"', "origin": "file", "node": "eu-1"},
 )
 
+
+def registry(node: str, state: str, **more: Any) -> Item:
+    return {
+        "id": "all", "kind": "etcd", "endpoint": "http://127.0.0.1:2379", "state": state, "age_s": 7_300.0,
+        "registered": True, "lease_s": 10.0, "lease_age_s": 2.1, "last_success_s": 2.1, "calls": 2_310, "failures": 0,
+        "per_minute": 21, "ignored": {}, "entries": 3, "regions": 2, "detail": "", "node": node,
+    } | more  # fmt: skip
+
+
+REGISTRY_STATUS = listing(
+    registry("eu-1", "reachable", ignored={"no_entry": 2, "too_large": 1}),
+    registry(
+        "eu-2", "unavailable", age_s=12.0, lease_age_s=15.0, last_success_s=15.0, failures=9,
+        detail="registry etcd: connection refused",
+    ),
+    answered=("eu-1", "eu-2"),
+)  # fmt: skip
+
+
+def entry(kind: str, id: str, addresses: list[str], **more: Any) -> Item:
+    return {
+        "id": id, "kind": kind, "region": "eu", "addresses": addresses, "epoch": None, "instance": None, "role": None,
+        "version": None, "since": None, "age_s": 65.0, "reason": "", "detail": "", "node": "eu-1",
+    } | more  # fmt: skip
+
+
+REGISTRY_ENTRIES = listing(
+    entry(
+        "node", "eu-1", ["127.0.0.1:7946"], epoch=1764, instance="9f3a", role="bridge", version="hopmesh/0.1.0",
+        since="2026-01-05T09:00:00+00:00",
+    ),
+    entry(
+        "node", "eu-2", ["127.0.0.1:7947"], epoch=1770, instance="02bc", role="node", version="hopmesh/0.1.0",
+        since="2026-01-05T09:00:06+00:00",
+    ),
+    entry("region", "us", ["127.0.0.1:7956", "127.0.0.1:7957"], region="us", age_s=31.0),
+    entry("ignored", "/hopmesh/nodes/eu/x", [], region=None, age_s=None, reason="no_entry", detail="hello world"),
+)  # fmt: skip
+
+
+def compared(
+    id: str, registry: str, gossip: str, verdict: str, right: str, detail: str = "", **more: Any
+) -> Item:
+    return {
+        "id": id, "kind": "node", "region": "eu", "registry": registry, "registry_age_s": 65.0, "registry_epoch": 1764,
+        "gossip": gossip, "gossip_age_s": 64.0, "gossip_epoch": 1764, "verdict": verdict, "right": right,
+        "detail": detail, "node": "eu-1",
+    } | more  # fmt: skip
+
+
+REGISTRY_DIFF = listing(
+    compared("eu-1", "leased", "alive", "both", "both"),
+    compared(
+        "eu-2", "leased", "dead", "stale_entry", "gossip",
+        "announced to again; last tried 1s ago: 127.0.0.1:7947: connection refused", gossip_age_s=4.0,
+    ),
+    compared("eu-3", "absent", "alive", "unregistered", "gossip", "no entry; a node that starts may not find it",
+             registry_age_s=None, registry_epoch=None),
+    compared("eu-4", "leased", "unknown", "joining", "registry", "announced to; not dialled yet", registry_age_s=1.0,
+             gossip_age_s=None, gossip_epoch=None),
+    compared("eu", "listed", "-", "listed_stale", "gossip", "127.0.0.1:7950 is nobody's since 40s", kind="region",
+             registry_age_s=12.0, registry_epoch=None, gossip_age_s=None, gossip_epoch=None),
+)  # fmt: skip
+
 PUBLISHED = {
     "accepted": 2,
     "events": [

@@ -5,10 +5,14 @@ from typing import Any
 
 import pytest
 
-from mesh.config import Config, check, data_folder, load
+from mesh.backends import Backend
+from mesh.config import Config, check, check_files, data_folder, load
+from mesh.keys import BY_NAME
 from mesh.model.errors import MeshError
 from mesh.model.limits import Limits
 from mesh.model.quantity import Address
+from registry.etcd.settings import EtcdSettings
+from registry.nacos.settings import NacosSettings
 
 
 def config(tmp_path: Path, text: str = "", flags: dict[str, Any] | None = None, **environ: str) -> Config:
@@ -149,7 +153,58 @@ def test_limits_are_keys_of_their_own(tmp_path: Path) -> None:
         ('[listen]\nlink = "none"\n[[bridge]]\nto = "us"', "MESH-C019", "nothing can dial in"),
         ('[[bridge]]\nseeds = ["127.0.0.1:1"]', "MESH-C011", "bridge.0.to"),
         ('[[bridge]]\nto = "us"\nrole = "dmz"', "MESH-C010", "dmz"),
-        ('[registry]\nkind = "etcd"', "MESH-C010", "etcd"),
+        ('[registry]\nkind = "etcd"', "MESH-C011", "registry.endpoints"),
+        ('[registry]\nkind = "nacos"\nendpoints = []', "MESH-C011", "registry.endpoints"),
+        ('[registry]\nkind = "etcd"\nendpoints = ["etcd:2379"]', "MESH-C005", "http://HOST:PORT"),
+        ('[registry]\nkind = "etcd"\nendpoints = ["http://etcd"]', "MESH-C005", "etcd"),
+        ('[registry]\nkind = "etcd"\nendpoints = ["http://e:1"]\ngroup = "x"', "MESH-C020", "registry.group"),
+        ('[registry]\nkind = "etcd"\nendpoints = ["http://e:1"]\npath = "x"', "MESH-C020", "kind to file"),
+        ('[registry]\nkind = "nacos"\nendpoints = ["http://e:1"]\nprefix = "x"', "MESH-C020", "kind to etcd"),
+        ('[registry]\nkind = "file"\npath = "x"\nuser = "u"', "MESH-C020", "etcd or nacos or nacos-v1"),
+        ('[registry]\nkind = "nacos-v1"\nendpoints = ["https://e:1"]', "MESH-C020", "https"),
+        ('[registry]\nkind = "nacos-v1"\nendpoints = ["http://e:1"]\nca = "x"', "MESH-C020", "registry.ca"),
+        ('[registry]\nendpoints = ["http://e:1"]', "MESH-C020", "registry.endpoints"),
+        ('[registry]\nkind = "etcd"\nendpoints = ["http://e:1"]\nuser = "u"', "MESH-C011", "password_file"),
+        ('[registry]\nkind = "etcd"\nendpoints = ["https://e:1"]\ncert = "c"', "MESH-C011", "registry.key"),
+        ('[registry]\nkind = "etcd"\nendpoints = ["http://e:1"]\nca = "c"', "MESH-C020", "https"),
+        ('[registry]\nkind = "etcd"\nendpoints = ["https://e:1", "http://f:1"]', "MESH-C020", "http://f:1"),
+        (
+            '[registry]\nkind = "etcd"\nendpoints = ["http://e:1"]\nprefix = "/"',
+            "MESH-C006",
+            "registry.prefix",
+        ),
+        (
+            '[registry]\nkind = "etcd"\nendpoints = ["http://e:1"]\nprefix = "mesh"',
+            "MESH-C006",
+            "registry.prefix",
+        ),
+        (
+            '[registry]\nkind = "etcd"\nendpoints = ["http://e:1"]\nprefix = "/a/"',
+            "MESH-C006",
+            "registry.prefix",
+        ),
+        (
+            '[registry]\nkind = "nacos"\nendpoints = ["http://e:1"]\ngroup = "a b"',
+            "MESH-C006",
+            "registry.group",
+        ),
+        (
+            '[registry]\nkind = "nacos"\nendpoints = ["http://e:1"]\nnamespace = "a/b"',
+            "MESH-C006",
+            "registry.namespace",
+        ),
+        ('[registry]\nlease = "500ms"', "MESH-C006", "registry.lease"),
+        ('[registry.directory]\nkind = "file"', "MESH-C011", "registry.directory.path"),
+        ('[registry.directory]\npath = "x"', "MESH-C011", "registry.directory.kind"),
+        ('[registry.directory]\nkind = "file"\npath = "x"\nlease = "5s"', "MESH-C020", "directory.lease"),
+        ('[registry.directory]\nkind = "file"\npath = "x"\nseeds = ["a:1"]', "MESH-C020", "directory.seeds"),
+        (
+            '[registry.directory]\nkind = "etcd"\nendpoints = ["http://e:1"]\npath = "x"',
+            "MESH-C020",
+            "registry.directory.path",
+        ),
+        ('[registry]\nendpoint = "x"', "MESH-C001", "registry.endpoints"),
+        ('[registry.director]\nkind = "file"', "MESH-C001", "director"),
         ('[registry]\nkind = "file"', "MESH-C011", "registry.path"),
         ('[registry]\npath = "x"', "MESH-C020", "registry.path"),
         ('[membership]\nprobe_timeout = "2s"', "MESH-C006", "probe_interval"),
@@ -197,3 +252,97 @@ def test_the_data_folder_is_in_the_users_state_unless_it_is_set(tmp_path: Path) 
     assert data_folder(load(environ={}), state) == tmp_path / "hopmesh" / "local" / "default"
     assert data_folder(load(environ={}, flags={"node.id": "eu-1"}), state).name == "eu-1"
     assert data_folder(load(environ={}, flags={"node.data": "d"}), state) == Path("d")
+
+
+ETCD = """
+[registry]
+kind = "etcd"
+endpoints = ["https://e1:2379", "https://e2:2379/"]
+user = "mesh"
+password_file = "password"
+ca = "ca.pem"
+cert = "cert.pem"
+key = "key.pem"
+[registry.directory]
+kind = "nacos"
+endpoints = ["http://n:8848"]
+namespace = "dev"
+"""
+
+
+def test_nodes_and_regions_may_be_in_different_registries(tmp_path: Path) -> None:
+    found = config(tmp_path, ETCD).registry
+    assert found.kind == "etcd"
+    assert found.backend.endpoints == ("https://e1:2379", "https://e2:2379")
+    assert [name for name, _ in found.backend.files] == ["password_file", "ca", "cert", "key"]
+    assert (found.backend.prefix, found.backend.is_secure) == ("/hopmesh", True)
+    assert found.directory is not None
+    assert (found.directory.kind, found.directory.namespace, found.directory.group) == (
+        "nacos",
+        "dev",
+        "HOPMESH",
+    )
+    assert not found.directory.is_secure
+
+
+def test_the_directory_is_where_the_nodes_are_unless_it_has_a_table(tmp_path: Path) -> None:
+    assert config(tmp_path, '[registry]\nkind = "file"\npath = "x"').registry.directory is None
+    alone = config(tmp_path, '[registry.directory]\nkind = "file"\npath = "x"').registry
+    assert (alone.kind, alone.directory and alone.directory.path) == ("none", Path("x"))
+
+
+def test_every_part_of_it_is_a_variable_too(tmp_path: Path) -> None:
+    found = config(
+        tmp_path,
+        MESH_REGISTRY__KIND="etcd",
+        MESH_REGISTRY__ENDPOINTS="http://a:1,http://b:2",
+        MESH_REGISTRY__DIRECTORY__KIND="file",
+        MESH_REGISTRY__DIRECTORY__PATH="x",
+    ).registry
+    assert found.backend.endpoints == ("http://a:1", "http://b:2")
+    assert found.directory is not None
+
+
+def test_a_password_that_crosses_a_network_in_clear_text_is_warned_of(tmp_path: Path) -> None:
+    text = '[registry]\nkind = "etcd"\nendpoints = ["http://{}:1"]\nuser = "u"\npassword_file = "p"'
+    [warning] = config(tmp_path, text.format("etcd")).warnings()
+    assert "registry.user" in warning
+    assert config(tmp_path, text.format("127.0.0.1")).warnings() == ()
+
+
+def test_files_that_cannot_be_used_are_told_with_the_line_that_names_them(tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("password", "ca.pem", "cert.pem", "key.pem")}
+    text = ETCD
+    for name, path in files.items():
+        text = text.replace(f'"{name}"', f'"{path}"')
+    found = check_files(config(tmp_path, text))
+    assert [(p.code, p.where.rpartition(" ")[2]) for p in found] == [
+        ("MESH-C026", f"registry.{name}") for name in ("password_file", "ca", "cert", "key")
+    ]
+    assert f"{tmp_path / 'mesh.toml'}:6 " in found[0].where
+    files["password"].write_text("\n")
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        files[name].write_text("no certificate")
+    [empty] = check_files(config(tmp_path, text))
+    assert "it is empty" in empty.what
+    files["password"].write_text("secret\n")
+    found = check_files(config(tmp_path, text))
+    assert [p.where.rpartition(" ")[2] for p in found] == ["registry.ca", "registry.cert"]
+    assert not [p for p in found if "secret" in str(p)]
+
+
+def test_defaults_are_those_of_the_kinds() -> None:
+    etcd, nacos = EtcdSettings(endpoints=("e:1",)), NacosSettings(servers=("n:1",))
+    for table in ("registry", "registry.directory"):
+        assert BY_NAME[f"{table}.prefix"].default == Backend("etcd").prefix == etcd.prefix
+        assert BY_NAME[f"{table}.group"].default == Backend("nacos").group == nacos.group
+        assert BY_NAME[f"{table}.namespace"].default == Backend("nacos").namespace == nacos.namespace
+
+
+@pytest.mark.parametrize("prefix", ["/a", "/a/b", "/" + "x" * 200, "/ä"])
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1", "https://[::1]:2", "http://etcd.example:3"])
+def test_what_the_configuration_takes_the_kind_takes_too(tmp_path: Path, prefix: str, endpoint: str) -> None:
+    text = f'[registry]\nkind = "etcd"\nendpoints = ["{endpoint}"]\nprefix = "{prefix}"'
+    backend = config(tmp_path, text).registry.backend
+    EtcdSettings(endpoints=backend.endpoints, prefix=backend.prefix, tls=backend.is_secure)
+    NacosSettings(servers=tuple(e.partition("://")[2] for e in backend.endpoints), tls=backend.is_secure)

@@ -57,8 +57,6 @@ def test_an_unknown_key_names_the_nearest_spelling(tmp_path: Path, text: str, ne
 @pytest.mark.parametrize(
     "text",
     [
-        '[registry]\nendpoints = ["http://etcd:2379"]',
-        "[registry.directory]\nkind = 'etcd'",
         "[listen]\nmqtt = '127.0.0.1:1883'",
         "[[bridge]]\nto = 'us'\nexport = ['orders/#']",
         "[[bridge]]\nto = 'us'\ndeny = ['hr/#']",

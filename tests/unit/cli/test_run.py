@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mesh.cli.main import main
 from mesh.config import Config
+from mesh.model.errors import MeshError
 from mesh.model.quantity import Address
 
 
@@ -17,8 +19,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     configs: list[Config] = []
     app = types.ModuleType("mesh.app")
 
-    def run(config: Config) -> int:
+    def run(config: Config, again: Callable[[], tuple[Config | None, list[MeshError]]] | None) -> int:
         configs.append(config)
+        # What SIGHUP reads is what was started with; without a file there is nothing to read.
+        from_file = any(setting.origin == "file" for setting in config.settings)
+        assert (again is not None) == from_file
+        assert again is None or again()[0] == config
         return 0
 
     app.run = run  # type: ignore[attr-defined]

@@ -309,3 +309,25 @@ class TestAShareThatHangs:
         assert await nodes(two) == ["eu-1"]
         await one.unregister(lease)
         assert await nodes(two) == []
+
+
+async def test_what_is_no_entry_is_shown_with_its_reason_and_the_beginning_of_its_value(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    registry = FileRegistry(tmp_path, in_thread=in_place)
+    folder = tmp_path / "nodes" / "eu"
+    folder.mkdir(parents=True)
+    (folder / "a.json").write_text('{"hello":\n"\x1b[31mred"}')
+    (folder / "b.json").write_bytes(b"x" * 20_000)
+    (folder / "not a name.json").write_text("{}")
+    assert (await registry.list("eu")).entries == ()
+    assert [tuple(getattr(one, f) for f in ("key", "reason", "value")) for one in registry.ignored()] == [
+        ("nodes/eu/a.json", "no_entry", '{"hello": " [31mred"}'),
+        ("nodes/eu/b.json", "too_large", "(20000 bytes)"),
+        ("nodes/eu/not a name.json", "bad_name", ""),
+    ]
+    (folder / "a.json").unlink()
+    (folder / "not a name.json").unlink()
+    await registry.list("eu")
+    assert [one.key for one in registry.ignored()] == ["nodes/eu/b.json"]
+    assert registry.statistics().endpoint == str(tmp_path)

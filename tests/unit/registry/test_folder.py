@@ -68,7 +68,7 @@ def test_a_scan_reads_what_changed_and_leaves_out_what_is_no_entry(tmp_path: Pat
     assert found.left_out == {"bad_name": 3}
     again = folder.scan(tmp_path, "eu", {KEY: good}, WALL)
     assert again.files[KEY] == folder.Found(good, b"")
-    assert folder.scan(tmp_path, "us", {}, WALL) == folder.Scan({}, {})
+    assert folder.scan(tmp_path, "us", {}, WALL) == folder.Scan({}, {}, [])
 
 
 def test_a_scan_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
