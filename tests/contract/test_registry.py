@@ -126,7 +126,7 @@ class NacosService:
     """A group of its own in a server that the run shares, reached through a relay that can be cut."""
 
     # Nacos shows 0.5 s late what has ended.
-    lease_s, late_s, rounds = 2.0, 2.0, 4
+    lease_s, late_s, rounds = 3.0, 2.0, 4
 
     def __init__(self, request: pytest.FixtureRequest, line: str) -> None:
         self.group = request.getfixturevalue("unique_name")
