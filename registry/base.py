@@ -263,7 +263,8 @@ class Registry(abc.ABC):
         return ()
 
     async def aclose(self) -> None:  # noqa: B027 - most kinds have nothing to close
-        """Give back connections and threads, whatever the service does; entries stay. No call and no watch after it."""
+        """Give back connections and threads, whatever the service does. No call and no watch after it.
+        Entries stay for their leases, except with Nacos, where they end with the connection: register with the next client first."""
 
     async def __aenter__(self) -> Self:
         return self

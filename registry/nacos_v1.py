@@ -8,11 +8,16 @@ those of `registry.nacos`. Use `registry.nacos` for everything newer: Nacos 3.2 
 | a lease     | heart-beats: the server drops an instance that was not renewed; it looks every 5 s, so up to LATE_S late      |
 | an entry    | an instance with a made-up address (node and process): v1 tells instances apart by address and port only      |
 | a watch     | a look every WATCH_S; nothing is pushed                                                                      |
-| the rest    | as `registry.nacos`: 2.3.1 and 3.1.0 (with its compatibility switch) pass the same contract                  |
+| a region    | NOT compared and set by the server: `casMd5` by HTTP refuses every change on 2.3.1, and says "true". A writer     |
+|             | looks COMPARED_S later whether its change stands; of writers within that time one wins, but one whose write       |
+|             | takes longer than that to arrive overwrites what another was told is there                                         |
+| the rest    | as `registry.nacos`                                                                                                 |
 
-The library sends user and password as part of every address, so they are in the server's access log; it knows no TLS. It
+Tested by the same contract on 2.3.1, and on 3.1.0 with its compatibility switch (`nacos.core.api.compatibility.client.enabled`).
+
+The library would send user and password as part of every address; here it sends a token instead. It knows no TLS. It
 reconfigures the root logger when it is imported and logs addresses there: both are undone here. It is pinned to 0.1.1, because
-comparing configurations and listing services need a method of it that is not public.
+listing services needs a method of it that is not public.
 Invariant: one thread a call, abandoned when the caller is cancelled; every call has a time-out.
 Source: Nacos, "Open API" v1; `registry.base`.
 """
@@ -52,6 +57,7 @@ from registry.nacos.claims import RegionClaims
 from registry.nacos.directory import REGIONS, Directory
 from registry.nacos.instance import Claim, region_of, service_name, write
 from registry.nacos.leases import Leases, of_process
+from registry.nacos.login import Login
 from registry.nacos.payload import BadPayload
 from registry.nacos.requests import (
     Answer,
@@ -70,10 +76,10 @@ LATE_S: Final = 10.0
 SEEN_S: Final = 3.0
 SEEN_POLL_S: Final = 0.2
 SETTLE_S: Final = 1.2
+COMPARED_S: Final = 1.0
 THREADS: Final = 2
 ANSWER_BYTES: Final = 16 * 1024 * 1024
 WHERE: Final = "registry.servers"
-CONFIGS: Final = "/nacos/v1/cs/configs"
 SERVICES: Final = "/nacos/v1/ns/service/list"
 BEATS: Final = (
     "preserved.heart.beat.interval",
@@ -223,10 +229,7 @@ class NacosV1Registry(Registry):
         return other is not None and other.entry.rank > entry.rank
 
     async def _services(self) -> tuple[str, ...]:
-        params = {"pageNo": 1, "pageSize": REGIONS, "groupName": self.settings.group}
-        if self.settings.namespace:
-            params["namespaceId"] = self.settings.namespace
-        found = json.loads(await self._http.call(lambda client: _read(client, SERVICES, params)))
+        found = json.loads(await self._http.call(partial(_services, self.settings.group)))
         names = {region_of(str(name)) for name in found.get("doms") or ()}
         regions = tuple(sorted({name for name in names if name is not None}))
         for name in self._regions.keys() - set(regions):
@@ -271,12 +274,12 @@ class _Http:
     def __init__(self, settings: NacosSettings) -> None:
         self._module = library()
         servers = ",".join(settings.servers)
-        user, password = settings.user or None, settings.password or None
-        self._client = self._module.NacosClient(
-            servers, namespace=settings.namespace, username=user, password=password
-        )
+        self._client = self._module.NacosClient(servers, namespace=settings.namespace)
         self._client.set_options(default_timeout=settings.call_timeout_s, no_snapshot=True)
-        self._settings = settings
+        self._token: str = ""
+        # The library would put user and password into every address, and the server check the password every time.
+        self._client._get_common_headers = lambda: {"accessToken": self._token} if self._token else {}
+        self._login = Login(settings)
         self._limiter = trio.CapacityLimiter(THREADS)
         self.calls = self.failures = self.generation = 0
         self.well = False
@@ -290,21 +293,37 @@ class _Http:
         """Raises: RegistryUnavailable."""
         self.calls += 1
         try:
-            result = await trio.to_thread.run_sync(
-                work, self._client, abandon_on_cancel=True, limiter=self._limiter
-            )
-        except (OSError, ValueError, self._module.NacosException) as error:
+            try:
+                result = await self._in_thread(work)
+            except PermissionError:
+                self._login.reject(self._token)
+                result = await self._in_thread(work)
+        except (OSError, ValueError, RegistryUnavailable, self._module.NacosException) as error:
             self.failures += 1
             self.well = False
-            if "privilege" in str(error):
-                what = f"{self.server} refuses user {self._settings.user!r}, the password, or what it may do"
-                raise RegistryUnavailable("registry.user", what, "MESH-R009") from error
+            if isinstance(error, RegistryUnavailable):
+                raise
+            if isinstance(error, PermissionError):
+                what = f"{self.server}: no right; give the user read and write permission, or set one"
+                raise RegistryUnavailable("registry.user", what, "MESH-R010") from error
             raise RegistryUnavailable(WHERE, f"{self.server}: {error}"[:500]) from error
         if not self.well:
             self.well = True
             self.generation += 1
             self.connected_s = trio.current_time()
         return result
+
+    async def _in_thread(self, work: Callable[[Any], T]) -> T:
+        """Raises: PermissionError: the token was not taken."""
+        self._token = await self._login.token(self.server)
+        try:
+            return await trio.to_thread.run_sync(
+                work, self._client, abandon_on_cancel=True, limiter=self._limiter
+            )
+        except self._module.NacosException as error:
+            if "privilege" in str(error):
+                raise PermissionError(str(error)) from error
+            raise
 
     async def ask(self, request: Request, kind: type[A], *, again: bool = True) -> A:
         """What the directory asks for. Raises: RegistryUnavailable."""
@@ -315,6 +334,7 @@ class _Http:
                 answer = {} if content is None else {"content": content, "md5": _md5(content)}
             case ConfigPublishRequest():
                 await self.call(partial(_publish, request))
+                await trio.sleep(COMPARED_S)
             case ConfigBatchListenRequest():
                 answer = {
                     "changedConfigs": [{"dataId": each.data_id} for each in request.config_listen_contexts]
@@ -332,21 +352,15 @@ def _config(request: ConfigQueryRequest, client: Any) -> str | None:
 
 
 def _publish(request: ConfigPublishRequest, client: Any) -> None:
-    form = {"dataId": request.data_id, "group": request.group, "content": request.content, "type": "json"}
-    if request.tenant:
-        form["tenant"] = request.tenant
-    _read(client, CONFIGS, form=form, headers={"casMd5": request.cas_md5}, method="POST")
+    if not client.publish_config(request.data_id, request.group, request.content, "json"):
+        raise ValueError(f"{request.data_id} was not published")
 
 
-def _read(
-    client: Any,
-    path: str,
-    params: dict[str, Any] | None = None,
-    form: dict[str, str] | None = None,
-    headers: dict[str, str] | None = None,
-    method: str = "GET",
-) -> bytes:
-    with client._do_sync_req(path, headers, params, form, client.default_timeout, method) as answer:
+def _services(group: str, client: Any) -> bytes:
+    params = {"pageNo": 1, "pageSize": REGIONS, "groupName": group}
+    if client.namespace:
+        params["namespaceId"] = client.namespace
+    with client._do_sync_req(SERVICES, None, params, None, client.default_timeout) as answer:
         return cast(bytes, answer.read(ANSWER_BYTES))
 
 

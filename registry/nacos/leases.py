@@ -55,6 +55,12 @@ class Leases:
         self._held[claim.entry.key] = Held(claim, now)
         return before
 
+    def begin(self, claim: Claim, now: float) -> None:
+        """Start the lease's time anew if this claim is still held."""
+        held = self._held.get(claim.entry.key)
+        if held is not None and held.claim == claim and held.shown:
+            held.renewed_s = now
+
     def put_back(self, key: NodeKey, before: Held | None) -> None:
         """Undo `hold`."""
         if before is None:

@@ -122,6 +122,7 @@ class NacosRegistry(Registry):
             self._leases.put_back(key, before)
             raise
         await self._settle(region, lambda: region.seen(key) == claim or self._greater(region, entry), SEEN_S)
+        self._leases.begin(claim, trio.current_time())  # what Nacos took to show it is not the caller's time
         return Lease(key, entry.instance, entry.epoch, lease_s)
 
     async def renew(self, lease: Lease) -> None:

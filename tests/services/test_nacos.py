@@ -459,6 +459,22 @@ async def test_fifty_that_register_at_once_are_all_seen(server: Any, client: Cli
     assert len({registry.connection_id for registry in registries}) == 50
 
 
+async def test_a_node_with_nothing_to_do_asks_less_than_once_a_second(server: Any, client: Client) -> None:
+    registry = client(server)
+    keeper, follower = Keeper(registry, entry(), LEASE_S), Follower(registry)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        nursery.start_soon(follower.run)
+        await eventually(lambda: follower.shows("eu-1"), 10.0)
+        await trio.sleep(2.0)
+        before = registry.statistics().calls
+        await trio.sleep(12.0)
+        asked = registry.statistics().calls - before
+        print(f"{asked} requests in 12 s")
+        assert asked <= 6
+        nursery.cancel_scope.cancel()
+
+
 async def test_eight_that_edit_one_region_at_once_lose_nothing(server: Any, client: Client) -> None:
     async def add(registry: NacosRegistry, endpoint: str) -> None:
         def change(found: RegionEntry | None) -> RegionEntry:

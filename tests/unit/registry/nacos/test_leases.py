@@ -74,3 +74,12 @@ def test_taking_a_name_can_be_undone() -> None:
     leases.put_back(KEY, None)
     assert leases.entry(KEY) is None
     assert leases.regions() == set()
+
+
+def test_a_lease_begins_when_its_owner_is_told_of_it() -> None:
+    leases = Leases()
+    leases.hold(claim(), 0.0)
+    leases.begin(claim(), 1.0)
+    assert leases.get(lease(), 10.9).until_s == 11.0
+    leases.begin(claim(2), 5.0)  # not the one that is held
+    assert leases.get(lease(), 10.9).until_s == 11.0
