@@ -22,9 +22,9 @@ from mesh.node.runner import Node
 from registry.base import RegistryError
 
 DIRECTORY_S: Final = 5.0
-"""How often the directory is looked through for a region that has no seeds, while links to it are missing."""
+"""How often the directory is looked through for a region that has no seeds, while there is no link to it."""
 LINKED_S: Final = 30.0
-"""The same while there are as many as wanted."""
+"""The same while there is one."""
 PATIENCE_S: Final = 8.0
 """An address that did not lead to a link for so long makes room for another."""
 TURN_S: Final = 1.0
@@ -88,14 +88,13 @@ class _Dialled:
                     endpoints = entry.endpoints if entry is not None else ()
                 except RegistryError:
                     pass  # the registrar told it; what is known stays
-                due = now + self._node.dice.uniform(0.8, 1.0) * (LINKED_S if self._full() else DIRECTORY_S)
+                due = now + self._node.dice.uniform(0.8, 1.0) * (LINKED_S if self._linked() else DIRECTORY_S)
             self._give_up(endpoints)
             self._fill(endpoints, nursery)
             await trio.sleep(TURN_S)
 
-    def _full(self) -> bool:
-        linked = sum(slot.target.state == "linked" for slot in self._slots.values())
-        return linked >= self._plan.links
+    def _linked(self) -> bool:
+        return any(slot.target.state == "linked" for slot in self._slots.values())
 
     def _give_up(self, endpoints: Sequence[str]) -> None:
         now = trio.current_time()

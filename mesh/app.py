@@ -14,7 +14,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias, assert_never
 
@@ -264,7 +265,7 @@ async def _serve(config: Config, node: Node, listeners: dict[str, Listener], aga
     discovery = Discovery(
         node, node.settings.address, nodes, directory, config.registry.lease_s, directory_address=at_directory
     )
-    async with trio.open_nursery() as nursery:
+    async with _closing(discovery), trio.open_nursery() as nursery:
         nursery.start_soon(_on_signals, node, Reloading(config, node, discovery, again), name="signals")
         nursery.start_soon(node.dialler.keep_members, name="member links")
         for seed in config.registry.seeds:
@@ -280,8 +281,17 @@ async def _serve(config: Config, node: Node, listeners: dict[str, Listener], aga
             with trio.CancelScope(shield=True):
                 await discovery.leave()
             node.inspection.close()
-            nursery.cancel_scope.cancel()
-    await discovery.close()
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _closing(discovery: Discovery) -> AsyncIterator[None]:
+    """Registries are let go of whatever happened."""
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            await discovery.close()
 
 
 async def _open_ports(

@@ -8,6 +8,7 @@ Source: design page "What a person sees", section Configuration.
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,20 @@ BELONGS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Keys of each kind."""
 NEEDED: Final[dict[str, str]] = {"file": "path", "etcd": "endpoints", "nacos": "endpoints"}
+_FORMS: Final[dict[str, tuple[tuple[str, re.Pattern[str], str], ...]]] = {
+    "etcd": (
+        (
+            "prefix",
+            re.compile(r"/(?!.*/\Z)[^\s\x00-\x1f]{1,200}"),
+            'one that begins with "/" and ends without it',
+        ),
+    ),
+    "nacos": (
+        ("namespace", re.compile(r"[\w-]{0,64}", re.ASCII), "its id, as the console shows it"),
+        ("group", re.compile(r"[A-Za-z0-9_:.-]{1,128}"), "1 to 128 letters, digits, '-', '_', ':' or '.'"),
+    ),
+}
+"""What a kind takes, as far as it can be told without a server."""
 PASSWORD_BYTES: Final = 4_096
 
 
@@ -105,10 +120,12 @@ def backend_problems(
                 yield MeshError(
                     "MESH-C020", where(f"{table}.{name}"), what, "Write https:// in endpoints, or remove it."
                 )
-    if backend.kind == "etcd" and (not backend.prefix.strip("/") or not backend.prefix.isprintable()):
-        yield MeshError(
-            "MESH-C006", where(f"{table}.prefix"), f"{backend.prefix!r} is no prefix", 'Write "/hopmesh".'
-        )
+    for name, form, says in _FORMS.get(backend.kind, ()):
+        text = getattr(backend, name)
+        if form.fullmatch(text) is None:
+            yield MeshError(
+                "MESH-C006", where(f"{table}.{name}"), f"{text[:80]!r} is no {name}", f"Write {says}."
+            )
 
 
 def backend_warnings(table: str, backend: Backend) -> Iterator[str]:

@@ -69,6 +69,7 @@ class RegionDirectory:
         """As last read."""
         self.read_at: float | None = None
         self.listed = False
+        self._followed: set[str] = set()
         self._conflict = ""
         self._leaving = False
         self._look = trio.Event()
@@ -79,7 +80,7 @@ class RegionDirectory:
         while not self._leaving:
             if used is not self.registrar:
                 due, used = trio.current_time(), self.registrar
-            if trio.current_time() >= due or (self._should_list and not self.listed):
+            if trio.current_time() >= due or (self._should_list and not (self.listed and self._is_followed)):
                 try:
                     await self._round()
                     due = trio.current_time() + self._node.dice.uniform(*LOOK_S)
@@ -126,7 +127,13 @@ class RegionDirectory:
             self._node.machine.control.is_bridge or bool(self._node.settings.bridges)
         )
 
+    @property
+    def _is_followed(self) -> bool:
+        """Whether the addresses of the process that this one follows were taken out."""
+        return set(self._former()) <= self._followed
+
     async def _round(self) -> None:
+        former = set(self._former())
         found = await self.registrar.ask(lambda registry: registry.regions())
         self.regions = {one.entry.region: one.entry for one in found}
         self.read_at = trio.current_time()
@@ -137,6 +144,7 @@ class RegionDirectory:
             if self._conflict or self._listed(endpoints) != endpoints:
                 await self._edit(self._listed)
             self.listed = not self._conflict
+            self._followed |= former
 
     def _listed(self, endpoints: list[str]) -> list[str]:
         """Without what is stale, and with the own address, unless there are as many bridges as an entry holds."""

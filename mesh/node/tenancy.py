@@ -158,7 +158,10 @@ class Tenancy:
         else:
             if not self._claimed:
                 await self.look()
+                held = self.leased.get(self._node.key.node)
                 await self._knock_at_holder(links)
+                if held is not None:
+                    self.former = held.entry.addresses
                 self._claimed = True
             self._lease = await self.registrar.ask(lambda registry: registry.register(entry, self.lease_s))
             if not self.registered.is_set():
@@ -169,17 +172,20 @@ class Tenancy:
         self.renewed_at = trio.current_time()
 
     async def _knock_at_holder(self, links: trio.Nursery) -> None:
-        """Another process holds the name: if it answers at its address, this node ends."""
+        """Another process holds the name: if it answers at its address, this node ends. If none does, nobody is there."""
         if self._claimed:
             await self.look()
         mine, held = self._entry(), self.leased.get(self._node.key.node)
         if held is None or held.entry.instance == mine.instance:
             return
-        self.former = held.entry.addresses
         for address in held.entry.addresses[:ADDRESSES_ASKED]:
             if address not in mine.addresses:
                 log.info("another process is registered under this name: asking it", address=address)
                 await self._node.dialler.knock(address, links)
+        if self._node.failure is not None:
+            await (
+                trio.sleep_forever()
+            )  # it answered: this node ends, and must not take the name on its way out
 
     # -- the others ----------------------------------------------------------------------------------------------
 

@@ -5,6 +5,9 @@ real program, the clients are `mesh.client`, the lines between regions are relay
 
     eu-1 eu-2        us-1 us-2        ap-1 ap-2
       └───── 47 ms ────┴┘└┴──── 90 ms ────┘          both bridges of us lead to eu and to ap
+
+With a registry no node is told an address: they find each other there. The lines are then as short as this machine, because
+the directory names the nodes themselves and not the relays.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, NamedTuple, TextIO
+from urllib.parse import unquote, urlsplit
 
 import trio
 
@@ -36,7 +40,52 @@ BATCH: Final = 10
 GAP_S: Final = 3.0
 FOUND_S: Final = 30.0
 DRAIN_S: Final = 5.0
+AGREE_S: Final = 15.0
 QUIET_DROPS: Final = "duplicate"
+
+
+class DemoRegistry(NamedTuple):
+    """Where the demo's nodes find each other. url: of the server, with USER:PASSWORD@ where it asks for one; "" for a folder."""
+
+    kind: str
+    url: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> DemoRegistry:
+        """Read "file", "etcd=http://HOST:PORT" or "nacos=http://USER:PASSWORD@HOST:PORT". Raises: MeshError MESH-A001."""
+        kind, _, url = text.partition("=")
+        if (kind == "file" and not url) or (kind in ("etcd", "nacos") and urlsplit(url).port):
+            return cls(kind, url)
+        what = f"{text!r} is not file, etcd=http://HOST:PORT or nacos=http://USER:PASSWORD@HOST:PORT"
+        raise MeshError(
+            "MESH-A001", "--registry", what, "'scripts/demo --registry etcd' starts a server by itself."
+        )
+
+    @property
+    def says(self) -> str:
+        """For a person, without the password."""
+        return self.kind if not self.url else f"{self.kind} at {urlsplit(self.url).netloc.rpartition('@')[2]}"
+
+    def flags(self, folder: Path) -> list[str]:
+        """What each node is told; a mesh of its own in a server that others use, too."""
+        if self.kind == "file":
+            return ["--set=registry.kind=file", f"--set=registry.path={folder / 'registry'}"]
+        url = urlsplit(self.url)
+        endpoint = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
+        found = [f"--set=registry.kind={self.kind}", f"--set=registry.endpoints={endpoint}"]
+        if self.kind == "etcd":
+            found.append(f"--set=registry.prefix=/{folder.name}")
+        else:
+            found.append(f"--set=registry.group={folder.name}")
+        if url.username:
+            password = folder / "registry-password"
+            password.touch(mode=0o600)
+            password.write_text(unquote(url.password or ""))
+            found += [
+                f"--set=registry.user={unquote(url.username)}",
+                f"--set=registry.password_file={password}",
+            ]
+        return found
 
 
 @dataclass
@@ -68,10 +117,14 @@ class Screen:
 
 
 class Demo:
-    """Args: seconds: how long orders flow, half before and half after the fault. color: paint lines."""
+    """Args: seconds: how long orders flow, half before and half after the fault. color: paint lines. registry: the registry that
+    the nodes find each other in, None: they are told addresses."""
 
-    def __init__(self, seconds: float, color: bool, out: TextIO = sys.stdout) -> None:
+    def __init__(
+        self, seconds: float, color: bool, out: TextIO = sys.stdout, *, registry: DemoRegistry | None = None
+    ) -> None:
         self.seconds = seconds
+        self.registry = registry
         self.screen = Screen(out, color)
         self.tally = Tally()
         self.problems: list[str] = []
@@ -138,10 +191,34 @@ class Demo:
                     while not self._settled():
                         await trio.sleep(0.05)
                 traffic.cancel_scope.cancel()
+        if self.registry is not None:
+            await self._compared(nodes)
         await self._sum_up(nodes)
+
+    async def _compared(self, nodes: Fleet) -> None:
+        """`mesh registry diff` as a person would see it, and whether registry and gossip agree."""
+        node = nodes.nodes["us-1"] if nodes.nodes["us-1"].alive else nodes.nodes["us-2"]
+        with trio.move_on_after(AGREE_S):
+            while {item["verdict"] for item in await self._items(node, "/v1/registry/diff")} != {"both"}:
+                await trio.sleep(0.5)
+        found = await self._items(node, "/v1/registry/diff")
+        if {item["verdict"] for item in found} != {"both"}:
+            self.problems.append(f"registry and gossip disagree at {node.name}: {found}")
+        await self._show(node, "registry", "diff")
+
+    async def _items(self, node: RunningNode, path: str) -> list[dict[str, object]]:
+        """A list of the node's own."""
+
+        def ask() -> list[dict[str, object]]:
+            with Node(f"http://{node.admin}", 5.0) as admin:
+                return list(admin.list(path, [("here", "true")])["items"])
+
+        return await trio.to_thread.run_sync(ask)
 
     async def _start(self, nodes: Fleet, nursery: trio.Nursery) -> tuple[RunningNode, RunningNode]:
         """Start six nodes; returns the one that subscribes and the one that publishes."""
+        if self.registry is not None:
+            return await self._start_in(nodes, self.registry)
         us1 = await self._one(nodes, "us-1", "us")
         us2 = await self._one(nodes, "us-2", "us", f"--seed={us1.link}")
         lines: dict[str, str] = {}
@@ -157,6 +234,22 @@ class Demo:
             first = await self._one(nodes, f"{region}-1", region, lines[region])
             last[region] = await self._one(nodes, f"{region}-2", region, f"--seed={first.link}")
         return last["eu"], last["ap"]
+
+    async def _start_in(self, nodes: Fleet, registry: DemoRegistry) -> tuple[RunningNode, RunningNode]:
+        """The same six nodes, each told the registry and its neighbours' names, and no address."""
+        self.screen.say(f"  no node is told an address: they find each other in {registry.says}", "dim")
+        flags = registry.flags(nodes.folder)
+        for name, neighbours in (
+            ("us-1", ("eu", "ap")),
+            ("us-2", ("eu", "ap")),
+            ("eu-1", ("us",)),
+            ("eu-2", ()),
+            ("ap-1", ("us",)),
+            ("ap-2", ()),
+        ):
+            bridges = [f"--bridge={region}" for region in neighbours]
+            await self._one(nodes, name, name[:2], *flags, *bridges)
+        return nodes.nodes["eu-2"], nodes.nodes["ap-2"]
 
     async def _one(self, nodes: Fleet, name: str, region: str, *arguments: str) -> RunningNode:
         place = ",".join(str(degrees) for degrees in PLACES[region])
@@ -181,23 +274,23 @@ class Demo:
     async def _routes(self, node: RunningNode) -> list[dict[str, object]]:
         """Routes in use at one node."""
 
-        def ask() -> list[dict[str, object]]:
-            with Node(f"http://{node.admin}", 5.0) as admin:
-                items = admin.list("/v1/routes", [("here", "true")])["items"]
-            return [item for item in items if item["state"] in ("selected", "in_use")]
-
-        return await trio.to_thread.run_sync(ask)
+        found = await self._items(node, "/v1/routes")
+        return [item for item in found if item["state"] in ("selected", "in_use")]
 
     async def _table(self, node: RunningNode) -> None:
         """`mesh routes list` as a person would see it."""
+        await self._show(node, "routes", "list", "--here")
+
+    async def _show(self, node: RunningNode, *words: str) -> None:
+        """A command's output."""
         done = await trio.run_process(
-            [*MESH, "routes", "list", "--here", "--node", f"http://{node.admin}"],
+            [*MESH, *words, "--node", f"http://{node.admin}"],
             capture_stdout=True,
             stderr=subprocess.DEVNULL,
             check=False,
             env={**os.environ, "NO_COLOR": "1"},
         )
-        self.screen.say(f"\n$ mesh routes list --here     (at {node.name})", "title")
+        self.screen.say(f"\n$ mesh {' '.join(words)}     (at {node.name})", "title")
         self.screen.say(f"{done.stdout.decode().rstrip()}\n")
 
     async def _fault(self, nodes: Fleet, ap: RunningNode) -> None:
@@ -280,7 +373,7 @@ class Demo:
         await self._table(nodes.nodes["ap-2"])
         drops = Counter[str]()
         for node in nodes.nodes.values():
-            if node.alive:
+            if node.alive and node.admin:  # one that is being started again has counted nothing
                 drops += await self._drops(node)
         got = set(tally.got)
         lost = [mesh_id for mesh_id in tally.sent if mesh_id not in got]

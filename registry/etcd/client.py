@@ -22,8 +22,10 @@ import trio
 from mesh.model.ids import NodeKey
 from registry.base import (
     EDIT_ATTEMPTS,
+    IGNORED_KEPT,
     Conflict,
     FoundRegion,
+    Ignored,
     Lease,
     LeaseLost,
     Listing,
@@ -145,7 +147,7 @@ class EtcdRegistry(Registry):
         found = await read_span(self._connection, span)
         read = [(value.key, self.layout.read_node(value)) for value in found.values]
         seen = {key: entry if isinstance(entry, str) else ENTRY for key, entry in read}
-        self.sight.listed(span, seen | dict.fromkeys(found.too_large, TOO_LARGE), found.left)
+        self.sight.listed(span, seen | dict.fromkeys(found.too_large, TOO_LARGE), found.left, found.texts())
         entries = sorted((e for _, e in read if isinstance(e, NodeEntry)), key=lambda entry: entry.key)
         return Listing(Revision(str(Place(found.cluster, found.revision))), tuple(entries))
 
@@ -159,7 +161,9 @@ class EtcdRegistry(Registry):
         found = await read_span(self._connection, span)
         read = [(value.key, self.layout.read_region(value)) for value in found.values]
         seen = {key: region if isinstance(region, str) else ENTRY for key, region in read}
-        self._regions.listed(span, seen | dict.fromkeys(found.too_large, TOO_LARGE), found.left)
+        self._regions.listed(
+            span, seen | dict.fromkeys(found.too_large, TOO_LARGE), found.left, found.texts()
+        )
         regions = (region for _, region in read if not isinstance(region, str))
         return tuple(sorted(regions, key=lambda region: region.entry.region))
 
@@ -203,6 +207,10 @@ class EtcdRegistry(Registry):
             connection.endpoint,
         )
 
+    def ignored(self) -> tuple[Ignored, ...]:
+        found = [*self.sight.strange(), *self._regions.strange()]
+        return tuple(sorted(found, key=lambda one: one.key)[:IGNORED_KEPT])
+
     async def aclose(self) -> None:
         await self._connection.aclose()
 
@@ -228,7 +236,7 @@ class EtcdRegistry(Registry):
             self._regions.gone(self.layout.region(region))
             return None, None
         found = self.layout.read_region(value)
-        self._regions.saw(value.key, found if isinstance(found, str) else ENTRY)
+        self._regions.saw(value.key, found if isinstance(found, str) else ENTRY, value.value)
         return value, None if isinstance(found, str) else found
 
     def _compare(self, region: str, found: FoundRegion | None, expected: Token | None) -> None:

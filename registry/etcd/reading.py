@@ -38,6 +38,10 @@ class Found(NamedTuple):
     too_large: list[bytes]
     left: int
 
+    def texts(self) -> dict[bytes, bytes]:
+        """Values by key."""
+        return {value.key: value.value for value in self.values}
+
 
 async def read_span(connection: Connection, span: Span) -> Found:
     """Read it. Raises: RegistryUnavailable."""

@@ -193,7 +193,7 @@ class EtcdWatch(Watch):
         before = layout.read_node(event.prev_kv) if event.HasField("prev_kv") else None
         if event.type == pb.Event.PUT:
             after = layout.read_node(event.kv)
-            sight.saw(event.kv.key, after if isinstance(after, str) else "")
+            sight.saw(event.kv.key, after if isinstance(after, str) else "", event.kv.value)
             if isinstance(after, NodeEntry):
                 return None if before == after else Put(revision, after)
         else:

@@ -13,7 +13,8 @@ from collections import Counter
 from typing import Final, NamedTuple
 
 from mesh.model.ids import NodeKey
-from registry.nacos.instance import Claim, read
+from registry.base import IGNORED_KEPT, Ignored, shown
+from registry.nacos.instance import Claim, read, service_name
 from registry.nacos.requests import ServiceInfo
 from registry.timeline import Timeline
 
@@ -40,6 +41,7 @@ class RegionClaims:
         self.subscribed = False
         self.looked_s = float("-inf")
         self.ignored: Counter[str] = Counter()
+        self.strange: list[Ignored] = []
 
     def seen(self, key: NodeKey) -> Claim | None:
         """Who has a name, as the server said last."""
@@ -78,13 +80,15 @@ class RegionClaims:
 
     def _read(self, info: ServiceInfo) -> None:
         hosts = info.hosts or []
-        self._seen, self.ignored = {}, Counter()
+        self._seen, self.ignored, self.strange = {}, Counter(), []
         if len(hosts) > ENTRIES:
             self.ignored["too_many"] = len(hosts) - ENTRIES
         for raw in hosts[:ENTRIES]:
             claim = read(raw, self.region)
             if isinstance(claim, str):
                 self.ignored[claim] += 1
+                if len(self.strange) < IGNORED_KEPT:
+                    self.strange.append(Ignored(service_name(self.region), claim, shown(bytes(raw))))
                 continue
             other = self._seen.get(claim.entry.key)
             if other is None or claim.rank > other.rank:

@@ -72,6 +72,8 @@ class Connection:
 
     def __init__(self, settings: NacosSettings, server: str, pushed: Callable[[ServiceInfo], None]) -> None:
         self.server = server
+        self.id = ""
+        """As the server's own lists name it."""
         self.next_server = ""
         """Where the server wants its client to go."""
         self.answered_s = trio.current_time()
@@ -105,7 +107,7 @@ class Connection:
 
     async def set_up(self, token: str) -> None:
         """Make the server know this connection. `read` must be running. Raises: ConnectionBroken, Refused."""
-        await self.ask(ServerCheckRequest(), ServerCheckAnswer, token)
+        self.id = (await self.ask(ServerCheckRequest(), ServerCheckAnswer, token)).connection_id
         setup = ConnectionSetupRequest(
             client_version=VERSION,
             tenant=self._settings.namespace,
@@ -188,7 +190,7 @@ class Connection:
         try:
             payload = decode(answer)
             head = from_body(payload.body, Answer)
-            if head.result_code != OK and head.error_code != request.accepts:
+            if head.result_code != OK and head.error_code not in request.accepts:
                 raise Refused(head.error_code, f"{self.server}: {head.message or 'it gives no reason'}"[:500])
             found = from_body(payload.body, kind)
         except BadPayload as error:

@@ -36,6 +36,7 @@ from registry.base import (
     BadEntry,
     Conflict,
     FoundRegion,
+    Ignored,
     Moment,
     RegionEntry,
     RegistryFull,
@@ -43,9 +44,11 @@ from registry.base import (
     Token,
     check_region,
     decode_json,
+    shown,
     to_json,
 )
 from registry.nacos.requests import (
+    BUSY,
     Answer,
     ConfigBatchListenAnswer,
     ConfigBatchListenRequest,
@@ -140,6 +143,11 @@ class Directory:
         """What is no entry, by reason."""
         return Counter(self._ignored.values())
 
+    def strange(self) -> list[Ignored]:
+        """The same, for a person."""
+        raw = {data_id: content.raw for data_id, content in self._read.items()}
+        return [Ignored(name, reason, shown(raw.get(name, b""))) for name, reason in self._ignored.items()]
+
     async def regions(self) -> tuple[FoundRegion, ...]:
         """All regions, ordered by name. Raises: RegistryUnavailable."""
         index = await self._look(INDEX)
@@ -203,6 +211,14 @@ class Directory:
         """Read a configuration now."""
         request = ConfigQueryRequest(data_id=data_id, group=self._group, tenant=self._tenant)
         answer = await self._ask.ask(request, ConfigQueryAnswer)
+        deadline = trio.current_time() + SEEN_S
+        while answer.error_code == BUSY:
+            if trio.current_time() >= deadline:
+                raise RegistryUnavailable(
+                    "registry.servers", f"{data_id}: it is being written for {SEEN_S:.0f} s"
+                )
+            await trio.sleep(SEEN_POLL_S)
+            answer = await self._ask.ask(request, ConfigQueryAnswer)
         content = _ABSENT
         if answer.content:
             raw = answer.content.encode("utf-8", "surrogatepass")

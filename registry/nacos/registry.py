@@ -31,7 +31,9 @@ import trio
 
 from mesh.model.ids import NodeKey
 from registry.base import (
+    IGNORED_KEPT,
     FoundRegion,
+    Ignored,
     Lease,
     LeaseLost,
     Listing,
@@ -206,7 +208,19 @@ class NacosRegistry(Registry):
             session.calls,
             session.failures,
             dict(sorted(ignored.items())),
+            endpoint=session.server,
         )
+
+    @property
+    def connection_id(self) -> str:
+        """What the server calls this client's connection in its own lists, or ""."""
+        return self._session.connection_id
+
+    def ignored(self) -> tuple[Ignored, ...]:
+        found = [
+            one for region in self._regions.values() for one in region.strange
+        ] + self._directory.strange()
+        return tuple(sorted(found, key=lambda one: (one.key, one.value))[:IGNORED_KEPT])
 
     # -- its own tasks ---------------------------------------------------------------------------------------------
 

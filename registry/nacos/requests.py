@@ -20,12 +20,14 @@ UNREGISTERED: Final = 301
 NO_RIGHT: Final = 403
 NOT_FOUND: Final = 300
 """Of a configuration."""
+BUSY: Final = 400
+"""Of a configuration that is being written: read it again."""
 
 
 class Request(msgspec.Struct, rename="camel", kw_only=True):
-    """What a client asks. accepts: an error code that is an answer like others."""
+    """What a client asks. accepts: error codes that are an answer like others."""
 
-    accepts: ClassVar[int] = 0
+    accepts: ClassVar[tuple[int, ...]] = ()
 
 
 class Answer(msgspec.Struct, rename="camel", kw_only=True):
@@ -161,7 +163,7 @@ class ConfigRequest(Request, kw_only=True):
 
 
 class ConfigQueryRequest(ConfigRequest, kw_only=True):
-    accepts: ClassVar[int] = NOT_FOUND
+    accepts: ClassVar[tuple[int, ...]] = (NOT_FOUND, BUSY)
 
 
 class ConfigQueryAnswer(Answer):

@@ -6,7 +6,7 @@ after it, and never longer: a registry that is away is said to be away.
 | the server            | what is done                                                                             |
 |-----------------------|-------------------------------------------------------------------------------------------|
 | refuses connections   | the next one at once; after a round of all, RETRY_S[0] doubling to RETRY_S[1], a call cuts it short |
-| hangs                 | given up after `connect_timeout_s`, or `call_timeout_s` for a call; then the next one      |
+| hangs                 | given up after `connect_timeout_s` for a login, for connecting and for doing again, `call_timeout_s` for a call |
 | says nothing          | is asked every CHECK_S                                                                     |
 | forgot the connection | the connection is made anew                                                                |
 | refuses the token     | one login, one repetition                                                                  |
@@ -78,6 +78,11 @@ class Session:
     def server(self) -> str:
         """The server in use, or ""."""
         return "" if self._ready is None else self._ready.server
+
+    @property
+    def connection_id(self) -> str:
+        """What the server calls the connection in use, or ""."""
+        return "" if self._ready is None else self._ready.id
 
     async def ready(self) -> None:
         """Wait until there is a connection. Raises: RegistryUnavailable when an attempt that began after the call failed."""
@@ -151,7 +156,7 @@ class Session:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(connection.read, name="nacos stream")
                 try:
-                    with trio.fail_after(2 * self._settings.connect_timeout_s):
+                    with trio.fail_after(3 * self._settings.connect_timeout_s):
                         await self._set_up(connection)
                     served = True
                     self._ready = connection
@@ -178,8 +183,9 @@ class Session:
         return served
 
     async def _set_up(self, connection: Connection) -> None:
+        token = await self._login.token(connection.server)
         with trio.fail_after(self._settings.connect_timeout_s):
-            await connection.set_up(await self._login.token(connection.server))
+            await connection.set_up(token)
         self.generation += 1
         self.connected_s = trio.current_time()
         self._made = connection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +59,36 @@ def test_the_help_of_a_command_imports_no_library(name: str) -> None:
 def test_asking_a_node_needs_the_standard_library_only(words: tuple[str, ...]) -> None:
     modules = imported(*words, *(() if words[0] == "completion" else ("--node", "http://127.0.0.1:1")))
     assert not [heavy for heavy in NOT_TO_ASK if heavy in modules]
+
+
+def run_check(*arguments: str) -> set[str]:
+    """Modules of a process that opens the registry of a configuration, as `mesh run` does."""
+    script = """
+import sys
+from mesh.config import load
+from mesh.app import open_registries
+from pathlib import Path
+open_registries(load(Path(sys.argv[1]), environ={}).registry)
+sys.stderr.write(",".join(sorted(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(done.stderr.rpartition("\n")[2].split(","))
+
+
+@pytest.mark.parametrize(
+    ("text", "needs"),
+    [
+        ("", set()),
+        ('[registry]\nkind = "file"\npath = "x"', set()),
+        ('[registry]\nkind = "etcd"\nendpoints = ["http://127.0.0.1:1"]', {"registry.etcd"}),
+        ('[registry]\nkind = "nacos"\nendpoints = ["http://127.0.0.1:1"]', {"registry.nacos"}),
+    ],
+)
+def test_a_node_imports_only_the_registry_it_uses(text: str, needs: set[str], tmp_path: Path) -> None:
+    path = tmp_path / "mesh.toml"
+    path.write_text(text)
+    modules = run_check(str(path))
+    assert {name for name in ("registry.etcd", "registry.nacos") if name in modules} == needs
+    assert ("grpc" in modules) == bool(needs)

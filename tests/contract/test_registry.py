@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +40,7 @@ from registry.base import (
 from registry.etcd import EtcdRegistry, EtcdSettings
 from registry.file import FileRegistry
 from registry.memory import MemoryRegistry, MemoryStore
+from registry.nacos import NacosRegistry, NacosSettings
 
 LONG_LEASE_S = 30.0
 SEEN_S = 5.0
@@ -102,7 +104,7 @@ class EtcdService:
     """A prefix of its own in the server that the run shares, reached through a relay that can be cut."""
 
     # etcd keeps no lease shorter than 1.5 election times: 2 s here. It looks every 0.5 s for leases that ran out.
-    lease_s, late_s, rounds = 2.0, 2.0, 4
+    lease_s, late_s, rounds = 2.0, 1.5, 3
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
         self.prefix = f"/{request.getfixturevalue('unique_name')}"
@@ -111,6 +113,35 @@ class EtcdService:
 
     def client(self) -> Registry:
         return EtcdRegistry(EtcdSettings(endpoints=(self.relay.address,), prefix=self.prefix))
+
+    async def switch(self, on: bool) -> None:
+        await trio.to_thread.run_sync(self.relay.open if on else self.relay.cut)
+
+    def close(self) -> None:
+        self.relay.close()
+
+
+class NacosService:
+    """A group of its own in a server that the run shares, reached through a relay that can be cut."""
+
+    # Nacos shows 0.5 s late what has ended.
+    lease_s, late_s, rounds = 2.0, 2.0, 4
+
+    def __init__(self, request: pytest.FixtureRequest, line: str) -> None:
+        self.group = request.getfixturevalue("unique_name")
+        self.server = request.getfixturevalue(f"{line}_server")
+        self.relay = Relay(("127.0.0.1", self.server.grpc_port))
+
+    def client(self) -> Registry:
+        return NacosRegistry(
+            NacosSettings(
+                servers=(self.server.address,),
+                group=self.group,
+                user=self.server.user,
+                password=self.server.password,
+                grpc_offset=self.relay.port - self.server.port,
+            )
+        )
 
     async def switch(self, on: bool) -> None:
         await trio.to_thread.run_sync(self.relay.open if on else self.relay.cut)
@@ -128,8 +159,10 @@ SERVICES: dict[str, Callable[[pytest.FixtureRequest], ServiceUnderTest]] = {
     "memory": MemoryService,
     "file": FileService,
     "etcd": EtcdService,
+    "nacos2": partial(NacosService, line="nacos2"),
+    "nacos3": partial(NacosService, line="nacos3"),
 }
-REAL = ("etcd",)
+REAL = ("etcd", "nacos2", "nacos3")
 """Kinds that a real server of this name stands behind."""
 
 
@@ -143,7 +176,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def clock(kind: str) -> MockClock | None:
-    """pytest-trio takes a fixture that is a clock for the clock; None leaves it the real one."""
+    """pytest-trio takes an argument of the test that is a clock for the clock; None leaves it the real one."""
     return None if kind in REAL else MockClock(autojump_threshold=0)
 
 
@@ -168,7 +201,7 @@ def opened(kind: str, request: pytest.FixtureRequest) -> ClosingService:
 
 
 @pytest.fixture
-async def service(opened: ClosingService, clock: MockClock | None) -> AsyncIterator[ServiceUnderTest]:
+async def service(opened: ClosingService) -> AsyncIterator[ServiceUnderTest]:
     yield opened
     with trio.fail_after(5.0):
         for client in opened.clients:
@@ -211,7 +244,7 @@ async def keep(registry: Registry, lease: Lease) -> None:
 
 class TestRegistering:
     async def test_what_one_node_registers_every_client_lists_as_it_was(
-        self, service: ServiceUnderTest
+        self, service: ServiceUnderTest, clock: MockClock | None
     ) -> None:
         one, two = service.client(), service.client()
         assert await listed(two) == []
@@ -220,7 +253,9 @@ class TestRegistering:
         assert await listed(two) == [entry()]
         assert await listed(one) == [entry()]
 
-    async def test_a_list_is_of_one_region_or_of_all_and_in_order(self, service: ServiceUnderTest) -> None:
+    async def test_a_list_is_of_one_region_or_of_all_and_in_order(
+        self, service: ServiceUnderTest, clock: MockClock | None
+    ) -> None:
         one = service.client()
         for node, region in (("b", "us"), ("b", "eu"), ("a", "us"), ("a-1", "eu")):
             await one.register(entry(node, region=region), LONG_LEASE_S)
@@ -229,7 +264,9 @@ class TestRegistering:
         assert [str(found.key) for found in await listed(other, "us")] == ["us/a", "us/b"]
         assert await listed(other, "nowhere") == []
 
-    async def test_a_process_may_change_its_own_entry(self, service: ServiceUnderTest) -> None:
+    async def test_a_process_may_change_its_own_entry(
+        self, service: ServiceUnderTest, clock: MockClock | None
+    ) -> None:
         one = service.client()
         await one.register(entry(), LONG_LEASE_S)
         lease = await one.register(entry(port=9000), LONG_LEASE_S)
@@ -237,7 +274,9 @@ class TestRegistering:
         await one.renew(lease)
         assert await listed(service.client()) == [entry(port=9000)]
 
-    async def test_unregistering_takes_it_out_once(self, service: ServiceUnderTest) -> None:
+    async def test_unregistering_takes_it_out_once(
+        self, service: ServiceUnderTest, clock: MockClock | None
+    ) -> None:
         one = service.client()
         lease = await one.register(entry(), LONG_LEASE_S)
         await one.unregister(lease)
@@ -246,7 +285,9 @@ class TestRegistering:
         with pytest.raises(LeaseLost):
             await one.renew(lease)
 
-    async def test_an_entry_outside_the_form_is_refused(self, service: ServiceUnderTest) -> None:
+    async def test_an_entry_outside_the_form_is_refused(
+        self, service: ServiceUnderTest, clock: MockClock | None
+    ) -> None:
         one = service.client()
         bad = [
             entry("no/slash"),
@@ -266,7 +307,9 @@ class TestRegistering:
 
 
 class TestLeases:
-    async def test_an_entry_ends_with_its_lease(self, service: ServiceUnderTest) -> None:
+    async def test_an_entry_ends_with_its_lease(
+        self, service: ServiceUnderTest, clock: MockClock | None
+    ) -> None:
         one, two = service.client(), service.client()
         await one.register(entry(), service.lease_s)
         assert await listed(two) == [entry()]
@@ -275,7 +318,9 @@ class TestLeases:
         await expired(service)
         assert await listed(two) == []
 
-    async def test_an_entry_lives_while_it_is_renewed(self, service: ServiceUnderTest) -> None:
+    async def test_an_entry_lives_while_it_is_renewed(
+        self, service: ServiceUnderTest, clock: MockClock | None
+    ) -> None:
         one, two = service.client(), service.client()
         lease = await one.register(entry(), service.lease_s)
         for _ in range(service.rounds):
@@ -284,7 +329,7 @@ class TestLeases:
             assert await listed(two) == [entry()]
 
     async def test_a_lease_that_ran_out_cannot_be_renewed_but_taken_anew(
-        self, service: ServiceUnderTest
+        self, service: ServiceUnderTest, clock: MockClock | None
     ) -> None:
         one = service.client()
         lease = await one.register(entry(), service.lease_s)
@@ -298,7 +343,7 @@ class TestLeases:
 
 class TestTwoProcessesOfOneName:
     async def test_a_newer_process_takes_over_at_once_and_the_older_one_learns_it(
-        self, service: ServiceUnderTest
+        self, service: ServiceUnderTest, clock: MockClock | None
     ) -> None:
         old, new = service.client(), service.client()
         old_lease = await old.register(entry(epoch=100, instance="old"), LONG_LEASE_S)
@@ -310,13 +355,17 @@ class TestTwoProcessesOfOneName:
         await old.unregister(old_lease)
         assert await listed(service.client()) == [entry(epoch=101, instance="new")]
 
-    async def test_in_one_epoch_the_greater_instance_has_it(self, service: ServiceUnderTest) -> None:
+    async def test_in_one_epoch_the_greater_instance_has_it(
+        self, service: ServiceUnderTest, clock: MockClock | None
+    ) -> None:
         one, two = service.client(), service.client()
         await two.register(entry(instance="b"), LONG_LEASE_S)
         with pytest.raises(Superseded):
             await one.register(entry(instance="a"), LONG_LEASE_S)
 
-    async def test_a_name_whose_lease_ran_out_is_free_for_any(self, service: ServiceUnderTest) -> None:
+    async def test_a_name_whose_lease_ran_out_is_free_for_any(
+        self, service: ServiceUnderTest, clock: MockClock | None
+    ) -> None:
         one, two = service.client(), service.client()
         await one.register(entry(epoch=500), service.lease_s)
         await listed(two)
@@ -344,7 +393,7 @@ class TestWatching:
                         del seen[event.key]
 
     async def test_a_watch_without_a_revision_begins_with_what_is_there(
-        self, service: ServiceUnderTest
+        self, service: ServiceUnderTest, clock: MockClock | None
     ) -> None:
         one = service.client()
         await one.register(entry(), LONG_LEASE_S)
@@ -357,7 +406,7 @@ class TestWatching:
         assert len(event.listing.entries) == 2
 
     async def test_a_watch_follows_new_changed_unregistered_and_expired_entries(
-        self, service: ServiceUnderTest
+        self, service: ServiceUnderTest, clock: MockClock | None
     ) -> None:
         seen: dict[NodeKey, NodeEntry] = {}
         events: list[Event] = []
@@ -384,7 +433,7 @@ class TestWatching:
         }
         assert not any(isinstance(event, Put) and event.entry.region == "us" for event in events)
 
-    async def test_renewals_are_no_changes(self, service: ServiceUnderTest) -> None:
+    async def test_renewals_are_no_changes(self, service: ServiceUnderTest, clock: MockClock | None) -> None:
         one = service.client()
         lease = await one.register(entry(), service.lease_s)
         watch = service.client().watch("eu")
@@ -396,7 +445,9 @@ class TestWatching:
             assert quiet.cancelled_caught
             nursery.cancel_scope.cancel()
 
-    async def test_a_watch_goes_on_from_the_revision_of_a_list(self, service: ServiceUnderTest) -> None:
+    async def test_a_watch_goes_on_from_the_revision_of_a_list(
+        self, service: ServiceUnderTest, clock: MockClock | None
+    ) -> None:
         one, two = service.client(), service.client()
         await one.register(entry("a"), LONG_LEASE_S)
         listing = await two.list("eu")
@@ -410,7 +461,7 @@ class TestWatching:
         assert quiet.cancelled_caught
 
     async def test_a_revision_that_nobody_knows_is_answered_by_a_relist(
-        self, service: ServiceUnderTest
+        self, service: ServiceUnderTest, clock: MockClock | None
     ) -> None:
         one, two = service.client(), service.client()
         await one.register(entry(), LONG_LEASE_S)
@@ -419,7 +470,9 @@ class TestWatching:
             assert isinstance(event, Relist)
             assert event.listing.entries == (entry(),)
 
-    async def test_cancelling_a_watch_loses_nothing(self, service: ServiceUnderTest) -> None:
+    async def test_cancelling_a_watch_loses_nothing(
+        self, service: ServiceUnderTest, clock: MockClock | None
+    ) -> None:
         one = service.client()
         watch = service.client().watch("eu")
         await watch.next()
@@ -432,7 +485,7 @@ class TestWatching:
 
 class TestTheDirectory:
     async def test_an_entry_is_made_changed_and_removed_by_who_saw_the_latest(
-        self, service: ServiceUnderTest
+        self, service: ServiceUnderTest, clock: MockClock | None
     ) -> None:
         one, two = service.client(), service.client()
         assert await one.get_region("eu") is None
@@ -458,7 +511,9 @@ class TestTheDirectory:
             await two.put_region(region_entry("z:1"), second)
         assert await two.put_region(region_entry("z:1"), None) not in (first, second)
 
-    async def test_regions_are_listed_in_order_and_outlive_leases(self, service: ServiceUnderTest) -> None:
+    async def test_regions_are_listed_in_order_and_outlive_leases(
+        self, service: ServiceUnderTest, clock: MockClock | None
+    ) -> None:
         one = service.client()
         for name in ("us", "ap", "eu"):
             await one.put_region(region_entry("a:1", region=name), None)
@@ -467,11 +522,15 @@ class TestTheDirectory:
         assert [region.entry.region for region in found] == ["ap", "eu", "us"]
         assert await service.client().get_region("ap") == found[0]
 
-    async def test_a_token_that_was_never_given_out_conflicts(self, service: ServiceUnderTest) -> None:
+    async def test_a_token_that_was_never_given_out_conflicts(
+        self, service: ServiceUnderTest, clock: MockClock | None
+    ) -> None:
         with pytest.raises(Conflict):
             await service.client().put_region(region_entry("a:1"), Token("no such"))
 
-    async def test_many_writers_lose_nothing(self, service: ServiceUnderTest) -> None:
+    async def test_many_writers_lose_nothing(
+        self, service: ServiceUnderTest, clock: MockClock | None
+    ) -> None:
         async def add(registry: Registry, endpoint: str) -> None:
             def change(found: RegionEntry | None) -> RegionEntry:
                 return region_entry(*(() if found is None else found.endpoints), endpoint)
@@ -485,7 +544,9 @@ class TestTheDirectory:
         assert found is not None
         assert sorted(found.entry.endpoints) == [f"n{number}:1" for number in range(8)]
 
-    async def test_an_edit_may_leave_or_remove_an_entry(self, service: ServiceUnderTest) -> None:
+    async def test_an_edit_may_leave_or_remove_an_entry(
+        self, service: ServiceUnderTest, clock: MockClock | None
+    ) -> None:
         one = service.client()
         assert await edit_region(one, "eu", lambda found: found) is None
         await one.put_region(region_entry("a:1"), None)
@@ -493,7 +554,9 @@ class TestTheDirectory:
         assert await edit_region(one, "eu", lambda _: None) is None
         assert await one.get_region("eu") is None
 
-    async def test_an_entry_outside_the_form_is_refused(self, service: ServiceUnderTest) -> None:
+    async def test_an_entry_outside_the_form_is_refused(
+        self, service: ServiceUnderTest, clock: MockClock | None
+    ) -> None:
         one = service.client()
         for bad in (region_entry(region="a/b"), region_entry(""), region_entry("x" * 301), region_entry(*["a:1"] * 17),
                     region_entry("a\nb:1"), RegionEntry(region="eu", endpoints=(), labels={"k": "v" * 300})):  # fmt: skip
@@ -504,7 +567,7 @@ class TestTheDirectory:
 
 class TestTheServiceIsAway:
     async def test_every_call_says_so_and_all_is_as_before_when_it_is_back(
-        self, service: ServiceUnderTest
+        self, service: ServiceUnderTest, clock: MockClock | None
     ) -> None:
         one, two = service.client(), service.client()
         lease = await one.register(entry(), LONG_LEASE_S)
@@ -536,7 +599,9 @@ class TestTheServiceIsAway:
         assert isinstance(event, Put)
         assert event.entry == entry("b")
 
-    async def test_statistics_tell_what_was_seen(self, service: ServiceUnderTest) -> None:
+    async def test_statistics_tell_what_was_seen(
+        self, service: ServiceUnderTest, clock: MockClock | None
+    ) -> None:
         one = service.client()
         await one.register(entry(), LONG_LEASE_S)
         await one.put_region(region_entry("a:1"), None)

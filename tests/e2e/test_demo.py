@@ -22,6 +22,48 @@ async def test_the_demo_checks_itself() -> None:
     assert "kill -9" in text
 
 
+DEMO = Path(__file__).parents[2] / "scripts" / "demo"
+
+
+async def test_the_demo_runs_without_any_address_in_a_folder() -> None:
+    with trio.fail_after(90):
+        done = await trio.run_process(
+            [MESH, "demo", "--seconds", "8", "--check", "--registry", "file"],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+    text = done.stdout.decode()
+    assert done.returncode == 0, text + done.stderr.decode()
+    assert text.count("  ok  ") == 5
+    assert "they find each other in file" in text
+    assert "mesh registry diff" in text
+
+
+async def test_the_demo_starts_an_etcd_of_its_own_and_stops_it() -> None:
+    before = set(children(0))
+    with trio.fail_after(110):
+        done = await trio.run_process(
+            [str(DEMO), "--seconds", "8", "--check", "--registry", "etcd"],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+    text = done.stdout.decode()
+    assert done.returncode == 0, text + done.stderr.decode()
+    assert text.count("  ok  ") == 5
+    assert "they find each other in etcd at 127.0.0.1:" in text
+    assert set(children(0)) <= before, "neither nodes nor the server are left behind"
+
+
+async def test_a_registry_that_cannot_be_meant_is_one_line() -> None:
+    done = await trio.run_process(
+        [MESH, "demo", "--registry", "zookeeper"], capture_stdout=True, capture_stderr=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.decode().startswith("MESH-A001 --registry")
+
+
 def children(pid: int) -> list[int]:
     """Processes of the demo: each node is told its data folder below the demo's."""
     found = []

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from node.memory_mesh import MemoryMesh, memory_mesh, until
 
-from federation.bridge import DIRECTORY_S, BridgePlan, keep_bridges
+from federation.bridge import DIRECTORY_S, LINKED_S, PATIENCE_S, BridgePlan, keep_bridges
 from mesh.core.session import Terms
 from mesh.node.directory import RegionDirectory
 from mesh.node.registrar import Registrar
@@ -72,7 +72,7 @@ async def test_the_directorys_bridges_are_dialled_up_to_the_number_of_links_as_t
         await trio.sleep(DIRECTORY_S + 1)
         assert linked(node) == ["u1"]
         await listed(store, "u1:1", "u2:1", "u3:1")
-        await trio.sleep(DIRECTORY_S + 1)
+        await trio.sleep(LINKED_S + 1)
         assert linked(node) == ["u1", "u2"]
 
 
@@ -124,3 +124,19 @@ async def test_a_directory_entry_that_leads_to_another_region_does_not_end_the_n
         await trio.sleep(20.0)
         assert node.failure is None
         assert linked(node) == ["u1"]
+
+
+async def test_addresses_of_crashed_bridges_hold_up_nobody(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with memory_mesh(monkeypatch) as mesh:
+        node, store = mesh.node("eu", "n1"), MemoryStore()
+        mesh.node("us", "u9")
+        await listed(store, *(f"gone-{n}:1" for n in range(4)), "u9:1")
+        keep(mesh, node, plan(links=2), store)
+        await until(lambda: linked(node) == ["u9"], 4 * PATIENCE_S)
+        most = max(len(node.dialler.targets), 0)
+        await trio.sleep(120.0)
+        assert linked(node) == ["u9"]
+        assert most <= 2
+        assert len(node.dialler.targets) <= 2, "never more than `links` at a time"

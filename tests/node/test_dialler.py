@@ -9,10 +9,13 @@ import trio
 import trio.testing
 from node.memory_mesh import memory_mesh, until
 
+from mesh.core.roster import Wanted
 from mesh.core.session import Terms
 from mesh.model.errors import MeshError
 from mesh.model.reasons import Close
 from mesh.node.dialler import WAIT_FOR_SMALLER_S, Target
+from mesh.node.runner import Node
+from mesh.wire.frames import MemberState
 
 
 async def test_an_address_that_does_not_answer_is_dialled_again_ever_more_slowly(
@@ -153,16 +156,51 @@ async def test_a_seed_whose_node_dialled_first_is_not_dialled_again_and_again(
         await until(lambda: bool(large.machine.links.peers), 5.0)
 
 
+def known(monkeypatch: pytest.MonkeyPatch, node: Node, name: str, *addresses: str) -> None:
+    """Let a node know another as a member to which it has no link."""
+
+    def wanted(now: float) -> list[Wanted]:
+        linked = name in node.machine.links.peers
+        return [] if linked else [Wanted(name, addresses, MemberState.ALIVE)]
+
+    monkeypatch.setattr(node.machine.control.membership, "wanted_links", wanted)
+
+
+async def test_whom_only_a_registry_knows_is_dialled_at_once_by_either_name(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with memory_mesh(monkeypatch) as mesh:
+        mesh.node("eu", "n1")
+        large = mesh.node("eu", "n2")
+        large.machine.control.membership.introduce("n1", 1, ("n1:1",), trio.current_time())
+        mesh.nursery.start_soon(large.dialler.keep_members)
+        await until(lambda: bool(large.machine.links.peers))
+        assert trio.current_time() < 0.5
+        assert large.dialler.tried == {}
+
+
+async def test_how_the_last_attempt_ended_is_kept_until_the_node_is_wanted_no_more(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with memory_mesh(monkeypatch) as mesh:
+        node = mesh.node("eu", "n2")
+        membership = node.machine.control.membership
+        membership.introduce("gone", 1, ("gone:1",), trio.current_time())
+        mesh.nursery.start_soon(node.dialler.keep_members)
+        await until(lambda: "gone" in node.dialler.tried)
+        assert node.dialler.tried["gone"].problem == "link_lost: gone:1: connection refused"
+        membership.retract("gone")
+        await until(lambda: not node.dialler.tried)
+
+
 async def test_members_are_dialled_by_the_smaller_name_and_by_the_larger_one_when_nothing_comes(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with memory_mesh(monkeypatch) as mesh:
         small, large = mesh.node("eu", "n1"), mesh.node("eu", "n2")
         for node, other in ((small, large), (large, small)):
+            known(monkeypatch, node, other.key.node, other.settings.address)
             mesh.nursery.start_soon(node.dialler.keep_members)
-            node.machine.control.membership.introduce(
-                other.key.node, 1, (other.settings.address,), trio.current_time()
-            )
         await until(lambda: bool(small.machine.links.peers))
         await trio.sleep(5.0)
         assert [address for _, address in mesh.dialled] == ["n2:1"]
@@ -175,8 +213,8 @@ async def test_the_larger_name_dials_when_the_smaller_one_does_not(
     async with memory_mesh(monkeypatch) as mesh:
         mesh.node("eu", "n1")
         large = mesh.node("eu", "n2")
+        known(monkeypatch, large, "n1", "gone:1", "n1:1")
         mesh.nursery.start_soon(large.dialler.keep_members)
-        large.machine.control.membership.introduce("n1", 1, ("gone:1", "n1:1"), trio.current_time())
         begun = trio.current_time()
         await until(lambda: bool(large.machine.links.peers))
         assert WAIT_FOR_SMALLER_S <= trio.current_time() - begun < WAIT_FOR_SMALLER_S + 1.5

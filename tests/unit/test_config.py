@@ -5,10 +5,14 @@ from typing import Any
 
 import pytest
 
+from mesh.backends import Backend
 from mesh.config import Config, check, check_files, data_folder, load
+from mesh.keys import BY_NAME
 from mesh.model.errors import MeshError
 from mesh.model.limits import Limits
 from mesh.model.quantity import Address
+from registry.etcd.settings import EtcdSettings
+from registry.nacos.settings import NacosSettings
 
 
 def config(tmp_path: Path, text: str = "", flags: dict[str, Any] | None = None, **environ: str) -> Config:
@@ -167,6 +171,26 @@ def test_limits_are_keys_of_their_own(tmp_path: Path) -> None:
             "MESH-C006",
             "registry.prefix",
         ),
+        (
+            '[registry]\nkind = "etcd"\nendpoints = ["http://e:1"]\nprefix = "mesh"',
+            "MESH-C006",
+            "registry.prefix",
+        ),
+        (
+            '[registry]\nkind = "etcd"\nendpoints = ["http://e:1"]\nprefix = "/a/"',
+            "MESH-C006",
+            "registry.prefix",
+        ),
+        (
+            '[registry]\nkind = "nacos"\nendpoints = ["http://e:1"]\ngroup = "a b"',
+            "MESH-C006",
+            "registry.group",
+        ),
+        (
+            '[registry]\nkind = "nacos"\nendpoints = ["http://e:1"]\nnamespace = "a/b"',
+            "MESH-C006",
+            "registry.namespace",
+        ),
         ('[registry]\nlease = "500ms"', "MESH-C006", "registry.lease"),
         ('[registry.directory]\nkind = "file"', "MESH-C011", "registry.directory.path"),
         ('[registry.directory]\npath = "x"', "MESH-C011", "registry.directory.kind"),
@@ -254,7 +278,7 @@ def test_nodes_and_regions_may_be_in_different_registries(tmp_path: Path) -> Non
     assert (found.directory.kind, found.directory.namespace, found.directory.group) == (
         "nacos",
         "dev",
-        "hopmesh",
+        "HOPMESH",
     )
     assert not found.directory.is_secure
 
@@ -303,3 +327,20 @@ def test_files_that_cannot_be_used_are_told_with_the_line_that_names_them(tmp_pa
     found = check_files(config(tmp_path, text))
     assert [p.where.rpartition(" ")[2] for p in found] == ["registry.ca", "registry.cert"]
     assert not [p for p in found if "secret" in str(p)]
+
+
+def test_defaults_are_those_of_the_kinds() -> None:
+    etcd, nacos = EtcdSettings(endpoints=("e:1",)), NacosSettings(servers=("n:1",))
+    for table in ("registry", "registry.directory"):
+        assert BY_NAME[f"{table}.prefix"].default == Backend("etcd").prefix == etcd.prefix
+        assert BY_NAME[f"{table}.group"].default == Backend("nacos").group == nacos.group
+        assert BY_NAME[f"{table}.namespace"].default == Backend("nacos").namespace == nacos.namespace
+
+
+@pytest.mark.parametrize("prefix", ["/a", "/a/b", "/" + "x" * 200, "/ä"])
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1", "https://[::1]:2", "http://etcd.example:3"])
+def test_what_the_configuration_takes_the_kind_takes_too(tmp_path: Path, prefix: str, endpoint: str) -> None:
+    text = f'[registry]\nkind = "etcd"\nendpoints = ["{endpoint}"]\nprefix = "{prefix}"'
+    backend = config(tmp_path, text).registry.backend
+    EtcdSettings(endpoints=backend.endpoints, prefix=backend.prefix, tls=backend.is_secure)
+    NacosSettings(servers=tuple(e.partition("://")[2] for e in backend.endpoints), tls=backend.is_secure)

@@ -6,7 +6,8 @@ from pathlib import Path
 from mesh.cli.config import reference_lines
 from mesh.keys import KEYS
 from mesh.model.errors import ERRORS
-from mesh.model.reasons import Drop
+from mesh.model.reasons import Drop, Right, Verdict
+from mesh.node.comparison import RIGHT
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
 
@@ -34,3 +35,12 @@ def test_codes_and_files_that_the_page_names_exist() -> None:
 def test_every_reason_of_a_drop_is_explained() -> None:
     section = PAGE.partition("Every drop is counted under one reason:")[2].partition("What to watch")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == {reason.value for reason in Drop}
+
+
+def test_every_verdict_is_explained_with_who_is_right() -> None:
+    section = PAGE.partition("Verdicts of `diff`:")[2].partition("### Reload")[0]
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (\w+) \|", section, re.MULTILINE))
+    assert set(rows) == {verdict.value.replace("_", "-") for verdict in Verdict}
+    assert set(rows.values()) == {right.value for right in Right}
+    for verdict, right in RIGHT.items():
+        assert rows[verdict.value.replace("_", "-")] == right.value

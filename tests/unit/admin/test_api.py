@@ -179,3 +179,18 @@ async def test_metrics_are_served_as_text(inspect: FakeInspect) -> None:
     response = await Api(inspect).answer(request("/metrics"))
     assert response.status == 200
     assert b"mesh_events_published_total 0.0" in response.body
+
+
+async def test_the_registry_has_three_lists_with_filters(inspect: FakeInspect) -> None:
+    inspect.own |= {
+        What.REGISTRY: [{"id": "all", "kind": "etcd", "state": "reachable"}],
+        What.REGISTRY_ENTRIES: [{"id": "eu-1", "kind": "node"}, {"id": "us", "kind": "region"}],
+        What.REGISTRY_DIFF: [{"id": "eu-1", "verdict": "both"}, {"id": "eu-2", "verdict": "stale_entry"}],
+    }
+    assert [i["state"] for i in (await get(inspect, "/v1/registry/status"))["items"]] == ["reachable"]
+    assert [i["id"] for i in (await get(inspect, "/v1/registry/entries?kind=region"))["items"]] == ["us"]
+    found = await get(inspect, "/v1/registry/diff?verdict=stale_entry&here=true")
+    assert [(i["node"], i["id"]) for i in found["items"]] == [("eu-1", "eu-2")]
+    assert found["answered"] == ["eu-1"]
+    response, _ = await refused(inspect, "/v1/registry/dif")
+    assert response.status == 404

@@ -30,6 +30,7 @@ class Asked:
         self.nacos.configs, self.nacos.lies = {}, lies
         self.asked: list[str] = []
         self.fails: bool | None = None
+        self.busy = 0
 
     async def ask(self, request: Request, kind: type[A], *, again: bool = True) -> A:
         await trio.lowlevel.checkpoint()
@@ -37,9 +38,14 @@ class Asked:
         self.asked.append(name)
         if publishes and self.fails is False:
             raise RegistryUnavailable("registry.servers", "the connection ended")
+        if self.busy and name == "ConfigQueryRequest":
+            self.busy -= 1
+            return from_body(
+                b'{"resultCode":500,"errorCode":400,"message":"requested file is being modified"}', kind
+            )
         raw = json.dumps(self.nacos._config(name, json.loads(to_body(request)))).encode()
         head = from_body(raw, Answer)
-        refused = head.result_code != OK and head.error_code != request.accepts
+        refused = head.result_code != OK and head.error_code not in request.accepts
         if refused or (publishes and self.fails):
             raise RegistryUnavailable("registry.servers", head.message or "the connection ended")
         return from_body(raw, kind)
