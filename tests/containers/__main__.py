@@ -28,8 +28,12 @@ def main() -> int:
         "mesh works and that inner cannot be entered, and take everything down. Ten minutes the first time, then four.",
     )
     parser.add_argument("--keep", action="store_true", help="leave it running; says how to use it and end it")
-    parser.add_argument("--down", metavar="FOLDER", type=Path, help="end what --keep left running, and no more")
-    parser.add_argument("--compose", metavar="COMMAND", default="", help='"docker compose" or "docker-compose"')
+    parser.add_argument(
+        "--down", metavar="FOLDER", type=Path, help="end what --keep left running, and no more"
+    )
+    parser.add_argument(
+        "--compose", metavar="COMMAND", default="", help='"docker compose" or "docker-compose"'
+    )
     arguments = parser.parse_args()
     # SIGTERM takes everything down, as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)

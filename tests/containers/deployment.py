@@ -57,9 +57,7 @@ class Deployment:
     def up(self) -> None:
         """Create and start everything; without waiting for health."""
         self._compose("up", "--detach", "--no-build", within_s=UP_S)
-        self._ids = {
-            name: self._compose("ps", "--quiet", name, within_s=CALL_S).strip() for name in SERVICES
-        }
+        self._ids = {name: self._compose("ps", "--quiet", name, within_s=CALL_S).strip() for name in SERVICES}
         if missing := [name for name, number in self._ids.items() if not number]:
             raise Failed(f"no container of {', '.join(missing)}")
 
@@ -122,7 +120,9 @@ class Deployment:
 
     def items(self, name: str, *words: str) -> list[dict[str, Any]]:
         """The items of a list command; [] while the node does not answer it."""
-        code, said, _ = self.engine.ask("exec", self._ids[name], "mesh", *words, "-o", "json", within_s=CALL_S)
+        code, said, _ = self.engine.ask(
+            "exec", self._ids[name], "mesh", *words, "-o", "json", within_s=CALL_S
+        )
         if code not in (0, 4):  # 4: not every node of the region answered
             return []
         found: list[dict[str, Any]] = json.loads(said)["items"]

@@ -88,7 +88,9 @@ class Host:
         for tool in TOOLS:
             for table in TABLES:
                 before, now = self.filters[tool][table], rules(tool, table)
-                found += [f"{tool} {table}: {line}" for line in now if line not in before and _is_engines(line)]
+                found += [
+                    f"{tool} {table}: {line}" for line in now if line not in before and _is_engines(line)
+                ]
         found += [
             f"interface {name}" for name in interfaces() if name not in self.interfaces and BRIDGE.match(name)
         ]
@@ -131,4 +133,3 @@ def engines() -> list[int]:
             except OSError:
                 continue
     return sorted(found)
-

@@ -16,9 +16,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from services.servers.nacos_jars import NACOS2, class_path
+
 from containers.commands import run
 from containers.engine import Engine
-from services.servers.nacos_jars import NACOS2, class_path
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEASE = "bookworm"
@@ -175,4 +176,3 @@ def _make_servers(engine: Engine, file: Path) -> None:
     (context / "Dockerfile").write_text(SERVERS_FILE)
     engine.build(SERVERS, context, within_s=BUILD_S)
     engine.docker("save", "--output", file, SERVERS, within_s=LOAD_S)
-

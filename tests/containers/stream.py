@@ -104,7 +104,9 @@ class Stream:
         """Until so many arrived. Raises: Failed when one takes longer than READY_S."""
         while len(self._arrived) < count:
             if not self._take(READY_S):
-                raise Failed(f"{len(self._arrived)} of {count} events arrived at {self._target}: {self._said()}")
+                raise Failed(
+                    f"{len(self._arrived)} of {count} events arrived at {self._target}: {self._said()}"
+                )
 
     def result(self) -> Result:
         """When everything was published and nothing came for SETTLE_S, or all are there."""
