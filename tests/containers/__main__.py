@@ -97,7 +97,7 @@ def tell_kept(engine: Engine, deployment: Deployment | None, report: Report) -> 
     variables = f"DOCKER_HOST=unix://{engine.socket}"
     report.note(f"kept: {variables} docker ps")
     if deployment is not None:
-        report.note(f"      {variables} docker exec hopmesh-test_cloud-1_1 mesh routes list")
+        report.note(f"      {variables} docker exec {deployment.container('cloud-1')} mesh routes list")
     report.note(f"end it with: scripts/containers --down {engine.folder}")
 
 

@@ -289,7 +289,7 @@ class Checks:
             if carried <= 0:
                 return False
             lost = "nothing lost" if result.missing == 0 else f"{result.missing} of {result.count} lost"
-            figures.append(f"{victim} had carried {carried:.0f} of the first 100")
+            figures.append(f"{victim} had carried {carried:.0f} events")
             figures.append(f"{lost}, longest silence {result.silence_s * 1e3:.0f} ms")
             must(result.missing <= may_lose, result.told())
             must(result.last_missing < result.count - 100, f"not mended: {result.told()}")

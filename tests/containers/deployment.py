@@ -103,6 +103,10 @@ class Deployment:
         found: list[dict[str, Any]] = json.loads(self.engine.docker("inspect", self._ids[name]))
         return found[0]
 
+    def container(self, name: str) -> str:
+        """The container's own name, which depends on the release of Compose."""
+        return str(self.inspect(name)["Name"]).lstrip("/")
+
     def address(self, name: str, network: str) -> str:
         """Its IPv4 address in one of the file's networks."""
         networks = self.inspect(name)["NetworkSettings"]["Networks"]
