@@ -78,10 +78,11 @@ def check_installation() -> None:
 def run(config: Config, again: Again | None = None) -> int:
     """Run a node until it is told to leave. Returns the exit code; errors for a person are printed to standard error.
 
-    Args: again: reads the configuration once more, for SIGHUP; default: there is nothing to read.
+    Args: again: reads the configuration once more, for SIGHUP; None: there is no file, and SIGHUP drains as SIGTERM does, so
+    that a node started in a terminal ends with it.
     """
     try:
-        _run(config, again or (lambda: (config, [])))
+        _run(config, again)
     except MeshError as error:
         return _told(error)
     except BaseExceptionGroup as group:
@@ -92,7 +93,7 @@ def run(config: Config, again: Again | None = None) -> int:
     return 0
 
 
-def _run(config: Config, again: Again) -> None:
+def _run(config: Config, again: Again | None) -> None:
     check_installation()
     for problem in check_files(config):
         raise problem
@@ -162,7 +163,7 @@ def _terms(bridge: BridgeConfig) -> Terms:
     return Terms(expect_region=bridge.to, role=bridge.role, cost=bridge.cost)
 
 
-async def _main(config: Config, name: str, epoch: int, again: Again) -> None:
+async def _main(config: Config, name: str, epoch: int, again: Again | None) -> None:
     """Bind every port first, so that a start that cannot succeed changes nothing for anybody."""
     listeners = {
         what: await open_listener(f"listen.{what}", str(address))
@@ -197,7 +198,7 @@ def open_registry(backend: Backend) -> Registry | None:
             return FileRegistry(backend.path)
         case "etcd":
             return _open_etcd(backend)
-        case "nacos":
+        case "nacos" | "nacos-v1":
             return _open_nacos(backend)
         case _:
             assert_never(backend.kind)
@@ -224,7 +225,6 @@ def _open_etcd(backend: Backend) -> Registry:
 
 
 def _open_nacos(backend: Backend) -> Registry:
-    from registry.nacos.registry import NacosRegistry
     from registry.nacos.settings import NacosSettings
 
     try:
@@ -241,6 +241,12 @@ def _open_nacos(backend: Backend) -> Registry:
         )
     except ValueError as error:
         raise MeshError("MESH-C020", "registry", str(error)) from None
+    if backend.kind == "nacos-v1":
+        from registry.nacos_v1 import NacosV1Registry
+
+        return NacosV1Registry(settings)
+    from registry.nacos.registry import NacosRegistry
+
     return NacosRegistry(settings)
 
 
@@ -259,14 +265,15 @@ async def _told_address(config: Config, listeners: dict[str, Listener], backend:
     return await told_address(listeners["link"].address, towards)
 
 
-async def _serve(config: Config, node: Node, listeners: dict[str, Listener], again: Again) -> None:
+async def _serve(config: Config, node: Node, listeners: dict[str, Listener], again: Again | None) -> None:
     nodes, directory = open_registries(config.registry)
     at_directory = await _told_address(config, listeners, config.registry.directory)
     discovery = Discovery(
         node, node.settings.address, nodes, directory, config.registry.lease_s, directory_address=at_directory
     )
     async with _closing(discovery), trio.open_nursery() as nursery:
-        nursery.start_soon(_on_signals, node, Reloading(config, node, discovery, again), name="signals")
+        reloading = Reloading(config, node, discovery, again) if again is not None else None
+        nursery.start_soon(_on_signals, node, reloading, name="signals")
         nursery.start_soon(node.dialler.keep_members, name="member links")
         for seed in config.registry.seeds:
             target = Target(str(seed), Terms(expect_region=node.key.region), where="registry.seeds")
@@ -397,11 +404,11 @@ def _show_settings(node: Node, config: Config) -> None:
     ]
 
 
-async def _on_signals(node: Node, reloading: Reloading) -> None:
-    """The first SIGTERM or SIGINT drains, the second stops at once; SIGHUP reads the configuration again."""
+async def _on_signals(node: Node, reloading: Reloading | None) -> None:
+    """The first SIGTERM or SIGINT drains, the second stops at once; SIGHUP reads the file again, if there is one."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
-            if number == signal.SIGHUP:
+            if number == signal.SIGHUP and reloading is not None:
                 reloading.reload()
             elif node.draining:
                 log.warning("stopped at once", signal=signal.Signals(number).name)

@@ -13,20 +13,27 @@ import ssl
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from mesh.model.errors import MeshError
 from mesh.model.quantity import Address
 
 _SERVICE: Final = ("endpoints", "user", "password_file", "ca", "cert", "key")
+Kind: TypeAlias = Literal["none", "file", "etcd", "nacos", "nacos-v1"]
 BELONGS: Final[dict[str, tuple[str, ...]]] = {
     "none": (),
     "file": ("path",),
     "etcd": ("prefix", *_SERVICE),
     "nacos": ("namespace", "group", *_SERVICE),
+    "nacos-v1": ("namespace", "group", "endpoints", "user", "password_file"),
 }
 """Keys of each kind."""
-NEEDED: Final[dict[str, str]] = {"file": "path", "etcd": "endpoints", "nacos": "endpoints"}
+NEEDED: Final[dict[str, str]] = {
+    "file": "path",
+    "etcd": "endpoints",
+    "nacos": "endpoints",
+    "nacos-v1": "endpoints",
+}
 _FORMS: Final[dict[str, tuple[tuple[str, re.Pattern[str], str], ...]]] = {
     "etcd": (
         (
@@ -48,7 +55,7 @@ PASSWORD_BYTES: Final = 4_096
 class Backend:
     """How one registry is reached. Keys that do not belong to the kind have their defaults."""
 
-    kind: Literal["none", "file", "etcd", "nacos"]
+    kind: Kind
     path: Path | None = None
     endpoints: tuple[str, ...] = ()
     prefix: str = "/hopmesh"
@@ -93,7 +100,7 @@ def backend_problems(
     needed = NEEDED.get(backend.kind, "")
     if needed and not getattr(backend, needed):
         yield MeshError("MESH-C011", f"{table}.{needed}", f"kind is {backend.kind}, so it is needed")
-    if backend.kind not in ("etcd", "nacos"):
+    if "endpoints" not in BELONGS[backend.kind]:
         return
     for one, other in (
         ("user", "password_file"),
@@ -105,6 +112,10 @@ def backend_problems(
             yield MeshError(
                 "MESH-C011", where(f"{table}.{one}"), f"{table}.{other} is missing", f"Add {other}."
             )
+    if backend.kind == "nacos-v1" and backend.is_secure:
+        yield MeshError(
+            "MESH-C020", where(f"{table}.endpoints"), "kind nacos-v1 knows no https", "Use kind nacos."
+        )
     plain = [endpoint for endpoint in backend.endpoints if endpoint.startswith("http://")]
     if backend.is_secure and plain:
         yield MeshError(
@@ -120,7 +131,7 @@ def backend_problems(
                 yield MeshError(
                     "MESH-C020", where(f"{table}.{name}"), what, "Write https:// in endpoints, or remove it."
                 )
-    for name, form, says in _FORMS.get(backend.kind, ()):
+    for name, form, says in _FORMS.get(backend.kind.removesuffix("-v1"), ()):
         text = getattr(backend, name)
         if form.fullmatch(text) is None:
             yield MeshError(

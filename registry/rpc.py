@@ -23,14 +23,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-# The core's own log lines would go to standard error between a node's. It reads this when it is loaded.
+# The core's own log lines would go to standard error between a node's. It reads this when it is loaded: so that this module is
+# the only one that imports grpc.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 import trio
+from grpc import StatusCode
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+__all__ = ["RpcChannel", "RpcError", "RpcStream", "StatusCode", "tls_credentials"]
 
 RECEIVE_QUEUE: Final = 64
 SEND_QUEUE: Final = 256
@@ -49,6 +53,11 @@ class RpcError(Exception):
         super().__init__(f"{code.name}: {details}")
         self.code = code
         self.details = details
+
+
+def tls_credentials(ca: bytes | None, cert: bytes | None, key: bytes | None) -> grpc.ChannelCredentials:
+    """What a channel over TLS needs, from PEM. ca None: the machine's authorities are trusted."""
+    return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
 
 
 class RpcChannel:

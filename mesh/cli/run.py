@@ -108,4 +108,4 @@ def _run(args: argparse.Namespace) -> int:
         raise problems[0]
     from mesh.app import run
 
-    return run(config, read)
+    return run(config, read if args.config else None)

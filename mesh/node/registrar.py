@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import structlog
 import trio
 
-from registry.base import Registry, RegistryError, RegistryStatistics, RegistryUnavailable
+from registry.base import BadEntry, Registry, RegistryError, RegistryStatistics, RegistryUnavailable
 
 log = structlog.get_logger("registry")
 
@@ -62,6 +62,8 @@ class Registrar:
             except RegistryUnavailable as error:
                 self.failed(error)
                 raise
+            except BadEntry:
+                raise  # refused here, before anything was asked
             except RegistryError:
                 self.answered()
                 raise
@@ -98,6 +100,7 @@ class Registrar:
                 code=error.code,
                 kind=self.registry.kind,
                 error=self.problem,
+                remedy=error.remedy,
             )
             self.available, self.since = False, trio.current_time()
             self.back = trio.Event()

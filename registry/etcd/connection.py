@@ -11,10 +11,10 @@ Source: etcd's client design page (balancer, require-leader metadata), and its a
 from __future__ import annotations
 
 import random
+import ssl
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-import grpc
 import trio
 from google.protobuf.message import DecodeError, Message
 
@@ -22,7 +22,7 @@ from registry.base import RegistryUnavailable
 from registry.etcd import etcd_pb2 as pb
 from registry.etcd.settings import EtcdSettings, target
 from registry.etcd.verdict import Verdict, judge, unavailable
-from registry.rpc import RpcChannel, RpcError, RpcStream
+from registry.rpc import RpcChannel, RpcError, RpcStream, StatusCode, tls_credentials
 
 RECEIVE_BYTES: Final = 8 << 20
 """A message with a watch's event and what was there before: etcd's own limit is 1.5 MiB a request."""
@@ -30,6 +30,9 @@ PEM_BYTES: Final = 1 << 20
 LEADER: Final = ("hasleader", "true")
 AUTHENTICATE: Final = "/etcdserverpb.Auth/Authenticate"
 
+
+if TYPE_CHECKING:
+    import grpc
 
 T = TypeVar("T", bound=Message)
 
@@ -63,10 +66,11 @@ class Connection:
         Raises: RpcError where the verdict is the caller's to act on (LEASE, COMPACTED, TOO_LARGE); RegistryUnavailable, RegistryFull.
         """
         request_bytes = request.SerializeToString()
-        renewed = False
+        renewed, reconnected = False, not again
         tries = len(self.targets) if again else 1
         while True:
             endpoint, channel, floor = self.endpoint, None, self._revision
+            used = self._channel is not None
             self.calls += 1
             try:
                 channel = self._open()
@@ -88,6 +92,9 @@ class Connection:
                     continue
                 if verdict in (Verdict.ENDPOINT, Verdict.TLS):
                     await self.leave(channel)
+                    if used and not reconnected and error.code is StatusCode.UNAVAILABLE:
+                        reconnected = True  # an old connection that broke says nothing about the next
+                        continue
                     tries -= 1
                     if tries > 0:
                         continue
@@ -179,30 +186,39 @@ class Connection:
 
 
 def credentials(settings: EtcdSettings) -> grpc.ChannelCredentials:
-    """Read the TLS files. Cost: three small reads. Raises: RegistryUnavailable MESH-R012."""
+    """Read the TLS files, and see that they can be used. Cost: a few small reads. Raises: RegistryUnavailable MESH-R012."""
 
     def read(name: str, path: Path | None) -> bytes | None:
         if path is None:
             return None
-        where = f"registry.{name}"
         try:
             with path.open("rb") as file:
-                content = file.read(PEM_BYTES)
+                return file.read(PEM_BYTES)
         except OSError as error:
-            raise RegistryUnavailable(where, f"{path}: {error.strerror or error}", "MESH-R012") from None
-        if b"-----BEGIN " not in content:
-            raise RegistryUnavailable(where, f"{path}: not a PEM file", "MESH-R012")
-        return content
+            raise _bad_file(name, path, error.strerror or str(error)) from None
 
-    return grpc.ssl_channel_credentials(
-        root_certificates=read("ca", settings.ca),
-        private_key=read("key", settings.key),
-        certificate_chain=read("cert", settings.cert),
-    )
+    ca, cert, key = read("ca", settings.ca), read("cert", settings.cert), read("key", settings.key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if ca is not None:
+            context.load_verify_locations(cadata=ca.decode("ascii", "replace"))
+    except (ssl.SSLError, ValueError) as error:
+        raise _bad_file("ca", settings.ca, f"not a PEM file of certificates ({error})") from None
+    try:
+        if settings.cert is not None and settings.key is not None:
+            context.load_cert_chain(settings.cert, settings.key, password=lambda: "")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        what = f"not a PEM certificate with the key of {settings.key} ({error})"
+        raise _bad_file("cert", settings.cert, what) from None
+    return tls_credentials(ca, cert, key)
+
+
+def _bad_file(name: str, path: Path | None, what: str) -> RegistryUnavailable:
+    return RegistryUnavailable(f"registry.{name}", f"{path}: {what}", "MESH-R012")
 
 
 def _decoded(raw: bytes, answer: type[T]) -> T:
     try:
         return answer.FromString(raw)
     except DecodeError:
-        raise RpcError(grpc.StatusCode.INTERNAL, "an answer that is not etcd's") from None
+        raise RpcError(StatusCode.INTERNAL, "an answer that is not etcd's") from None

@@ -10,10 +10,8 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-import grpc
-
 from registry.base import RegistryFull, RegistryUnavailable
-from registry.rpc import RpcError
+from registry.rpc import RpcError, StatusCode
 
 TEXT_CHARACTERS: Final = 300
 
@@ -49,15 +47,17 @@ _SENTENCES: Final = (
     ("CERTIFICATE_VERIFY_FAILED", Verdict.TLS),
     ("certificate", Verdict.TLS),
     ("handshake", Verdict.TLS),
+    ("Handshake", Verdict.TLS),
+    ("TSI_", Verdict.TLS),
     ("Ssl", Verdict.TLS),
     ("Peer name", Verdict.TLS),
 )
 _CODES: Final = {
-    grpc.StatusCode.UNAUTHENTICATED: Verdict.TOKEN,
-    grpc.StatusCode.PERMISSION_DENIED: Verdict.DENIED,
-    grpc.StatusCode.UNIMPLEMENTED: Verdict.REQUEST,
-    grpc.StatusCode.INVALID_ARGUMENT: Verdict.REQUEST,
-    grpc.StatusCode.OUT_OF_RANGE: Verdict.COMPACTED,
+    StatusCode.UNAUTHENTICATED: Verdict.TOKEN,
+    StatusCode.PERMISSION_DENIED: Verdict.DENIED,
+    StatusCode.UNIMPLEMENTED: Verdict.REQUEST,
+    StatusCode.INVALID_ARGUMENT: Verdict.REQUEST,
+    StatusCode.OUT_OF_RANGE: Verdict.COMPACTED,
 }
 
 
@@ -88,6 +88,8 @@ def unavailable(verdict: Verdict, endpoint: str, error: RpcError) -> RegistryUna
 def said_text(error: RpcError) -> str:
     """What the peer, or gRPC, said, short and printable."""
     text = error.details.removeprefix("etcdserver: ") or error.code.name
-    if error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+    if error.code is StatusCode.DEADLINE_EXCEEDED:
         text = "no answer in time"
+    if "failed to connect" in text and "Socket closed" in text:
+        text += " (it accepted and hung up: it may want TLS)"
     return "".join(letter if letter.isprintable() else " " for letter in text)[:TEXT_CHARACTERS]

@@ -1,7 +1,8 @@
 """A watch on the nodes of a region, or of all, in etcd: one stream that goes on after every interruption.
 
-Decides where to go on: at the revision after the last one seen; from a new list where that is compacted, etcd lost its history,
-or a change is larger than what is taken. A stream that says nothing for `silence_s` is asked for its progress, and given up if
+Decides where to go on: after the last revision seen; from a new list where that is compacted, etcd lost its history, or a change
+is larger than what is taken. The stream begins at that revision itself, whose changes are passed over: one that began at the next
+could begin at the one that was compacted, and some releases of etcd do not tell what was deleted at just that revision. A stream that says nothing for `silence_s` is asked for its progress, and given up if
 it does not answer; it demands a leader, so that a member that is cut off ends it.
 Never decides whether a value is an entry (`layout`).
 Invariant: every state that lasts is seen; the revision never passes a change that was not returned.
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import grpc
 import trio
 from google.protobuf.message import DecodeError
 
@@ -21,7 +21,7 @@ from registry.base import Event, Gone, NodeEntry, Put, RegistryUnavailable, Reli
 from registry.etcd import etcd_pb2 as pb
 from registry.etcd.connection import Connection
 from registry.etcd.verdict import Verdict, judge
-from registry.rpc import RpcChannel, RpcError, RpcStream
+from registry.rpc import RpcChannel, RpcError, RpcStream, StatusCode
 
 if TYPE_CHECKING:
     from registry.etcd.client import EtcdRegistry
@@ -136,7 +136,7 @@ class EtcdWatch(Watch):
         create = pb.WatchCreateRequest(
             key=span.first,
             range_end=span.end,
-            start_revision=place.revision + 1,
+            start_revision=place.revision,
             progress_notify=True,
             prev_kv=True,
             fragment=True,
@@ -154,7 +154,7 @@ class EtcdWatch(Watch):
             line.stream.send(ask.SerializeToString())
         with trio.move_on_after(settings.call_timeout_s):
             return _decoded(await line.stream.receive())
-        raise RpcError(grpc.StatusCode.DEADLINE_EXCEEDED, "the watch says nothing")
+        raise RpcError(StatusCode.DEADLINE_EXCEEDED, "the watch says nothing")
 
     def _confirm(self, message: pb.WatchResponse) -> None:
         """Begin where we were, or notice that this etcd was never there. Raises: RpcError COMPACTED."""
@@ -163,19 +163,21 @@ class EtcdWatch(Watch):
             self._confirmed = True
             place = Place(message.header.cluster_id, message.header.revision)
             if place.cluster != self._place.cluster or place.revision < self._place.revision:
-                raise RpcError(grpc.StatusCode.OUT_OF_RANGE, "etcd is behind what was seen")
+                raise RpcError(StatusCode.OUT_OF_RANGE, "etcd is behind what was seen")
 
     def _canceled(self, message: pb.WatchResponse) -> list[Event]:
         """etcd will not, or will no longer, watch for us. Raises: RpcError."""
         if message.compact_revision:
-            raise RpcError(grpc.StatusCode.OUT_OF_RANGE, "revision has been compacted")
-        raise RpcError(grpc.StatusCode.UNAVAILABLE, message.cancel_reason or "the watch was cancelled")
+            raise RpcError(StatusCode.OUT_OF_RANGE, "revision has been compacted")
+        raise RpcError(StatusCode.UNAVAILABLE, message.cancel_reason or "the watch was cancelled")
 
     def _events(self, message: pb.WatchResponse) -> list[Event]:
         assert self._place is not None
         cluster, revision = self._place.cluster, self._place.revision
         found: list[Event] = []
         for event in message.events:
+            if event.kv.mod_revision <= revision:
+                continue
             told = self._event(event, Revision(str(Place(cluster, event.kv.mod_revision))))
             if told is not None:
                 found.append(told)
@@ -207,4 +209,4 @@ def _decoded(raw: bytes) -> pb.WatchResponse:
     try:
         return pb.WatchResponse.FromString(raw)
     except DecodeError:
-        raise RpcError(grpc.StatusCode.INTERNAL, "an answer that is not etcd's") from None
+        raise RpcError(StatusCode.INTERNAL, "an answer that is not etcd's") from None

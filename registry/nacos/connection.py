@@ -105,9 +105,12 @@ class Connection:
             self.broken.set()
         return ConnectionBroken(self.end.what, self.end.code)
 
+    async def greet(self) -> None:
+        """Find out whether a server is there that answers; it costs it nothing. Raises: ConnectionBroken, Refused."""
+        self.id = (await self.ask(ServerCheckRequest(), ServerCheckAnswer, "")).connection_id
+
     async def set_up(self, token: str) -> None:
         """Make the server know this connection. `read` must be running. Raises: ConnectionBroken, Refused."""
-        self.id = (await self.ask(ServerCheckRequest(), ServerCheckAnswer, token)).connection_id
         setup = ConnectionSetupRequest(
             client_version=VERSION,
             tenant=self._settings.namespace,

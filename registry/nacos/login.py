@@ -22,6 +22,8 @@ from registry.base import RegistryUnavailable
 from registry.nacos.settings import NacosSettings
 
 ANSWER_BYTES: Final = 64 * 1024
+LOGIN_S: Final = 10.0
+"""A server takes 0.1 s of its processor to check a password, and 50 nodes may start at once."""
 REFUSED_S: Final = 1.0
 RENEW_AT: Final = 0.9
 """Of a token's time."""
@@ -104,7 +106,7 @@ class Login:
         status, raw = 0, b""
         for path in PATHS if known is None else (known,):
             try:
-                with trio.fail_after(self._settings.connect_timeout_s):
+                with trio.fail_after(LOGIN_S):
                     status, raw = await self._post(server, self._settings.context_path + path, form)
             except (OSError, trio.TooSlowError) as error:
                 what = f"{server} does not answer a login: {str(error) or 'no answer in time'}"
@@ -130,11 +132,9 @@ def _post(settings: NacosSettings, server: str, path: str, form: str) -> tuple[i
         context = ssl.create_default_context(cafile=settings.ca)
         if settings.cert is not None:
             context.load_cert_chain(settings.cert, settings.key)
-        connection = http.client.HTTPSConnection(
-            host, port, timeout=settings.connect_timeout_s, context=context
-        )
+        connection = http.client.HTTPSConnection(host, port, timeout=LOGIN_S, context=context)
     else:
-        connection = http.client.HTTPConnection(host, port, timeout=settings.connect_timeout_s)
+        connection = http.client.HTTPConnection(host, port, timeout=LOGIN_S)
     try:
         connection.request("POST", path, form, {"Content-Type": "application/x-www-form-urlencoded"})
         answer = connection.getresponse()

@@ -6,7 +6,8 @@ after it, and never longer: a registry that is away is said to be away.
 | the server            | what is done                                                                             |
 |-----------------------|-------------------------------------------------------------------------------------------|
 | refuses connections   | the next one at once; after a round of all, RETRY_S[0] doubling to RETRY_S[1], a call cuts it short |
-| hangs                 | given up after `connect_timeout_s` for a login, for connecting and for doing again, `call_timeout_s` for a call |
+| hangs                 | given up `connect_timeout_s` after connecting, or `call_timeout_s` after a call; then the next one |
+| is busy               | may take LOGIN_S to check a password: giving up early and asking again would only add to its work |
 | says nothing          | is asked every CHECK_S                                                                     |
 | forgot the connection | the connection is made anew                                                                |
 | refuses the token     | one login, one repetition                                                                  |
@@ -25,7 +26,7 @@ import trio
 
 from registry.base import RegistryUnavailable
 from registry.nacos.connection import Connection, ConnectionBroken, Refused
-from registry.nacos.login import Login
+from registry.nacos.login import LOGIN_S, Login
 from registry.nacos.requests import (
     NO_RIGHT,
     Answer,
@@ -127,7 +128,7 @@ class Session:
                 pause_s = RETRY_S[0]
                 continue
             await trio.sleep_until(began_s + ATTEMPT_S)
-            with trio.move_on_after(pause_s):
+            with trio.move_on_after(pause_s * random.uniform(0.5, 1.0)):
                 await self._wanted.wait()
             self._wanted = trio.Event()
             pause_s = min(pause_s * 2, RETRY_S[1])
@@ -156,7 +157,7 @@ class Session:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(connection.read, name="nacos stream")
                 try:
-                    with trio.fail_after(3 * self._settings.connect_timeout_s):
+                    with trio.fail_after(3 * self._settings.connect_timeout_s + LOGIN_S):
                         await self._set_up(connection)
                     served = True
                     self._ready = connection
@@ -183,6 +184,10 @@ class Session:
         return served
 
     async def _set_up(self, connection: Connection) -> None:
+        with trio.fail_after(self._settings.connect_timeout_s):
+            await (
+                connection.greet()
+            )  # a server that hangs is found out here, so that a busy one may take its time below
         token = await self._login.token(connection.server)
         with trio.fail_after(self._settings.connect_timeout_s):
             await connection.set_up(token)

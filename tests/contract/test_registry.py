@@ -41,6 +41,7 @@ from registry.etcd import EtcdRegistry, EtcdSettings
 from registry.file import FileRegistry
 from registry.memory import MemoryRegistry, MemoryStore
 from registry.nacos import NacosRegistry, NacosSettings
+from registry.nacos_v1 import LATE_S, NacosV1Registry
 
 LONG_LEASE_S = 30.0
 SEEN_S = 5.0
@@ -150,6 +151,34 @@ class NacosService:
         self.relay.close()
 
 
+class NacosV1Service:
+    """The same server by HTTP v1, as one before 2.0 would be asked."""
+
+    # The server looks every 5 s for instances without a heart-beat.
+    lease_s, late_s, rounds = 2.0, LATE_S, 4
+
+    def __init__(self, request: pytest.FixtureRequest, line: str) -> None:
+        self.group = request.getfixturevalue("unique_name")
+        self.server = request.getfixturevalue(f"{line}_server")
+        self.relay = Relay(("127.0.0.1", self.server.port))
+
+    def client(self) -> Registry:
+        return NacosV1Registry(
+            NacosSettings(
+                servers=(self.relay.address,),
+                group=self.group,
+                user=self.server.user,
+                password=self.server.password,
+            )
+        )
+
+    async def switch(self, on: bool) -> None:
+        await trio.to_thread.run_sync(self.relay.open if on else self.relay.cut)
+
+    def close(self) -> None:
+        self.relay.close()
+
+
 async def in_place(work: Callable[[], object]) -> object:
     await trio.lowlevel.checkpoint()
     return work()
@@ -161,13 +190,18 @@ SERVICES: dict[str, Callable[[pytest.FixtureRequest], ServiceUnderTest]] = {
     "etcd": EtcdService,
     "nacos2": partial(NacosService, line="nacos2"),
     "nacos3": partial(NacosService, line="nacos3"),
+    "nacos2-v1": partial(NacosV1Service, line="nacos2"),
+    "nacos3-v1": partial(NacosV1Service, line="nacos3"),
 }
-REAL = ("etcd", "nacos2", "nacos3")
+REAL = ("etcd", "nacos2", "nacos3", "nacos2-v1", "nacos3-v1")
 """Kinds that a real server of this name stands behind."""
 
 
 @pytest.fixture(
-    params=[pytest.param(kind, marks=pytest.mark.servers(kind) if kind in REAL else ()) for kind in SERVICES]
+    params=[
+        pytest.param(kind, marks=pytest.mark.servers(kind.removesuffix("-v1")) if kind in REAL else ())
+        for kind in SERVICES
+    ]
 )
 def kind(request: pytest.FixtureRequest) -> str:
     found: str = request.param

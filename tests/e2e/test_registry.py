@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 from processes import (
+    MESH,
     Mesh,
     NodeProcess,
     Subscriber,
@@ -255,8 +257,6 @@ async def twin(mesh: Mesh, place: Any, name: str) -> tuple[int, str]:
     folder.mkdir(exist_ok=True)
     ports = [f"--{what}=127.0.0.1:0" for what in ("events", "link", "admin")]
     with trio.fail_after(20):
-        from processes import MESH
-
         done = await trio.run_process(
             [MESH, "run", f"--id={name}", "--region=a", f"--data={folder}", *ports, *place.flags()],
             capture_stdout=True,
@@ -352,8 +352,6 @@ def write_file(path: Path, place: FolderPlace, *more: str) -> None:
 async def test_a_reload_moves_the_node_to_another_registry_and_refuses_what_it_cannot_change(
     tmp_path: Path,
 ) -> None:
-    import signal
-
     old, new = FolderPlace(tmp_path / "old"), FolderPlace(tmp_path / "new")
     file = tmp_path / "mesh.toml"
     write_file(file, old)
@@ -402,3 +400,55 @@ async def test_a_reload_moves_the_node_to_another_registry_and_refuses_what_it_c
         members = await items(a1, "nodes")
         assert {m["id"]: m["state"] for m in members} == {"a-1": "alive", "a-2": "alive"}
         assert "member_suspect" not in a1.log.read_text(), "the mesh did not notice"
+
+
+async def test_other_endpoints_of_the_same_etcd_are_taken_over_and_the_entry_never_goes_away(
+    tmp_path: Path, own_server: OwnServer
+) -> None:
+    group = own_server("etcd3")
+    await trio.to_thread.run_sync(group.start)
+    first, second, third = group.addresses
+    file = tmp_path / "mesh.toml"
+    text = '[registry]\nkind = "etcd"\nendpoints = ["http://{}"]\nlease = "5s"\n'
+    file.write_text(text.format(first))
+    async with running(tmp_path) as mesh:
+        a1 = await mesh.start("a-1", "a", f"--config={file}")
+        a2 = await mesh.start(
+            "a-2", "a", "--set=registry.kind=etcd", f"--set=registry.endpoints=http://{third}"
+        )
+        await agree([a1, a2], 15.0, "both are registered")
+        file.write_text(text.format(second))
+        a1.signal(signal.SIGHUP)
+        begun = trio.current_time()
+        while trio.current_time() - begun < 12.0:  # longer than the lease of the former client
+            assert await diff(a2) == {"a-1": "both", "a-2": "both"}
+            await trio.sleep(0.1)
+        found = await status(a1)
+        assert (found["id"], found["state"], found["registered"]) == ("all", "reachable", True)
+        assert second in found["endpoint"]
+        assert "the registry was changed" in a1.log.read_text()
+        assert "Traceback" not in a1.log.read_text()
+
+
+async def test_a_registry_that_hangs_is_told_like_one_that_is_gone(
+    tmp_path: Path, own_server: OwnServer
+) -> None:
+    place = make_place("etcd", tmp_path, own_server)
+    async with running(tmp_path) as mesh:
+        a1 = await mesh.start("a-1", "a", *place.flags())
+        a2 = await mesh.start("a-2", "a", *place.flags())
+        await agree([a1, a2], 15.0, "both are registered")
+
+        async def says(word: str) -> bool:
+            return (await status(a1))["state"] == word
+
+        place.server.pause()
+        try:
+            took_s = await until(lambda: says("unavailable"), 20.0, "a-1 says that it is away")
+            assert {item["verdict"] for item in await items(a1, "registry/diff")} == {"both"}
+            assert {member["state"] for member in await items(a1, "nodes")} == {"alive"}
+        finally:
+            place.server.resume()
+        back_s = await until(lambda: says("reachable"), 10.0, "a-1 says that it is back")
+        await agree([a1, a2], 15.0, "both are registered again")
+        print(f"hung: told after {took_s:.1f} s, and that it is back after {back_s:.1f} s")

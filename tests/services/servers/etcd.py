@@ -276,9 +276,9 @@ class Etcd:
         if options.tls:
             server = self.authority.issue("server", named=False)
             command += ["--cert-file", str(server.certificate), "--key-file", str(server.key)]
-            command += ["--trusted-ca-file", str(self.authority.certificate)]
         if options.client_certificates:
-            command.append("--client-cert-auth")
+            # Either of the two alone makes etcd ask clients for a certificate.
+            command += ["--trusted-ca-file", str(self.authority.certificate), "--client-cert-auth"]
         if options.token == "jwt":
             private, public = self.authority.signing_keys("token")
             keys = f"pub-key={public},priv-key={private},sign-method=RS256,ttl={options.token_ttl_s}s"

@@ -136,6 +136,16 @@ async def test_a_connection_that_ends_leaves_it_to_what_is_there(
         await one.put(entry("c:1"), found.token)
 
 
+async def test_what_is_being_written_is_read_again(asked: Asked, autojump_clock: MockClock) -> None:
+    one = Directory(SETTINGS, asked)
+    await one.put(entry("a:1"), None)
+    asked.busy = 3
+    assert await one.get("eu") is not None
+    asked.busy = 10_000
+    with pytest.raises(RegistryUnavailable, match="being written"):
+        await one.get("eu")
+
+
 @pytest.mark.parametrize(
     "garbage",
     ["{", "[]", "7", '{"region":"us","endpoints":[]}', '{"region":"eu","endpoints":"a"}', "x" * 20_000],
