@@ -72,7 +72,8 @@ class Engine:
         need(PROGRAMS)
         if others := engines():
             raise Failed(
-                f"another dockerd runs (pid {others[0]}): stop it first, its rules would be overwritten"
+                f"another dockerd runs (pid {others[0]}), and its rules would be overwritten: stop it first "
+                "(one that was kept: scripts/containers --down FOLDER)"
             )
         for name in ("data", "exec", "config"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)

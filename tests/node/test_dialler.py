@@ -143,7 +143,9 @@ async def test_two_regions_that_dial_each_other_everywhere_come_to_rest(
     """An attempt that is refused, because the pair is linked, must not set off the next one."""
     async with memory_mesh(monkeypatch) as mesh:
         mesh.delay_s = 0.2  # so that attempts overlap
-        nodes = {region: [mesh.node(region, f"{region}{number}") for number in (1, 2)] for region in ("eu", "us")}
+        nodes = {
+            region: [mesh.node(region, f"{region}{number}") for number in (1, 2)] for region in ("eu", "us")
+        }
         for region, other in (("eu", "us"), ("us", "eu")):
             for node in nodes[region]:
                 for there in nodes[other]:
