@@ -70,11 +70,12 @@ class Connection:
         tries = len(self.targets) if again else 1
         while True:
             endpoint, channel, floor = self.endpoint, None, self._revision
-            used = self._channel is not None
+            used, token = self._channel is not None, ""
             self.calls += 1
             try:
                 channel = self._open()
                 metadata = await self._metadata(channel)
+                token = self._token
                 raw = await channel.unary(
                     method, request_bytes, timeout_s=self.settings.call_timeout_s, metadata=metadata
                 )
@@ -88,11 +89,13 @@ class Connection:
                     raise
                 self.failures += 1
                 if verdict is Verdict.TOKEN and not renewed and self.settings.user:
-                    self._token, renewed = "", True
+                    # Another call may have replaced it meanwhile.
+                    self._token, renewed = "" if self._token == token else self._token, True
                     continue
                 if verdict in (Verdict.ENDPOINT, Verdict.TLS):
+                    left = channel is not self._channel
                     await self.leave(channel)
-                    if used and not reconnected and error.code is StatusCode.UNAVAILABLE:
+                    if used and not reconnected and (left or error.code is StatusCode.UNAVAILABLE):
                         reconnected = True  # an old connection that broke says nothing about the next
                         continue
                     tries -= 1
@@ -158,9 +161,14 @@ class Connection:
             raise RegistryUnavailable(f"registry etcd {self.endpoint}", "this client is closed")
         if self._channel is None:
             settings = self.settings
+            try:
+                found = credentials(settings) if settings.secure else None
+            except RegistryUnavailable:
+                self.failures += 1
+                raise
             self._channel = RpcChannel(
                 self.endpoint,
-                credentials=credentials(settings) if settings.secure else None,
+                credentials=found,
                 receive_bytes=RECEIVE_BYTES,
                 keepalive_s=settings.keepalive_s,
                 keepalive_timeout_s=settings.keepalive_timeout_s,

@@ -16,6 +16,7 @@ from registry.etcd.layout import BEYOND_LIMIT, Span
 KEYS: Final = 60_000
 
 ENTRY: Final = ""
+_NO_VALUES: Final[Mapping[bytes, bytes]] = {}
 
 
 class Sight:
@@ -42,7 +43,9 @@ class Sight:
         if reason is not None:
             self._counts[reason] -= 1
 
-    def listed(self, span: Span, found: dict[bytes, str], left: int, values: Mapping[bytes, bytes]) -> None:
+    def listed(
+        self, span: Span, found: dict[bytes, str], left: int, values: Mapping[bytes, bytes] = _NO_VALUES
+    ) -> None:
         """All of a span was read, but for `left` keys. values: of those that were taken. Cost: O(keys)."""
         for key in [key for key in self._seen if span.first <= key < span.end and key not in found]:
             self.gone(key)

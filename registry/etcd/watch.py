@@ -2,8 +2,9 @@
 
 Decides where to go on: after the last revision seen; from a new list where that is compacted, etcd lost its history, or a change
 is larger than what is taken. The stream begins at that revision itself, whose changes are passed over: one that began at the next
-could begin at the one that was compacted, and some releases of etcd do not tell what was deleted at just that revision. A stream that says nothing for `silence_s` is asked for its progress, and given up if
-it does not answer; it demands a leader, so that a member that is cut off ends it.
+could begin at the one that was compacted, and some releases of etcd do not tell what was deleted at just that revision.
+A stream that says nothing for `silence_s` is asked for its progress, and given up if it does not answer; it demands a leader, so
+that a member that is cut off ends it.
 Never decides whether a value is an entry (`layout`).
 Invariant: every state that lasts is seen; the revision never passes a change that was not returned.
 Source: etcd's "Watch" API page. The answer to a progress request is taken as a sign of life only: in 3.4 before 3.4.25 and 3.5

@@ -11,6 +11,7 @@
 | session    | keeps a connection: fail-over, reconnecting, doing again what a connection carried      |
 | claims     | who has a name, of all instances that claim one                                         |
 | leases     | what this process registered, and until when                                            |
+| carried    | what the connection carries of that                                                     |
 | directory  | the regions, in the configuration service                                               |
 | registry   | the registry made of these                                                              |
 """

@@ -15,7 +15,7 @@ Requests of an idle node: one look a renewal, one a relist. With a lease of 30 s
 minute; of 300 entries: 4 a minute.
 Two processes that register one name at the same moment may both be told that they have it, until the smaller one renews or is
 told of the other: 1 s as a rule.
-Invariant: what this connection carries in Nacos is what `_leases` says, or `_publish` is still to come.
+Invariant: what this connection carries in Nacos is what `_leases` says, or `_carried.publish` is still to come.
 Source: design page "Routing", The registry; Nacos, `NamingGrpcClientProxy`.
 """
 
@@ -50,20 +50,16 @@ from registry.base import (
     check_lease,
     check_node,
 )
+from registry.nacos.carried import Carried
 from registry.nacos.claims import ENTRIES, RegionClaims
 from registry.nacos.directory import REGIONS, Directory
 from registry.nacos.instance import Claim, region_of, service_name, write
 from registry.nacos.leases import Leases, of_process
 from registry.nacos.requests import (
-    Answer,
-    BatchInstanceRequest,
-    InstanceRequest,
     ServiceAnswer,
     ServiceInfo,
     ServiceListAnswer,
     ServiceListRequest,
-    ServiceQueryRequest,
-    SubscribeServiceRequest,
 )
 from registry.nacos.session import Session
 from registry.nacos.settings import NacosSettings
@@ -78,7 +74,6 @@ SEEN_POLL_S: Final = 0.15
 SETTLE_S: Final = 1.2
 """Nacos may show so long what has ended: a greater entry is looked at again before it is in the way."""
 PAGE: Final = 200
-PUBLIC: Final = "public"
 
 log = structlog.get_logger("registry")
 
@@ -90,14 +85,12 @@ class NacosRegistry(Registry):
 
     def __init__(self, settings: NacosSettings) -> None:
         self.settings = settings
-        self._namespace = settings.namespace or PUBLIC
         self._session = Session(settings, self._redo, self._pushed, self._wake)
         self._directory = Directory(settings, self._session)
         self._timeline = Timeline(secrets.token_hex(4))
         self._leases = Leases()
         self._regions: dict[str, RegionClaims] = {}
-        self._published: dict[str, tuple[int, tuple[Claim, ...]]] = {}
-        self._publishing = trio.Lock()
+        self._carried = Carried(settings, self._session, self._leases)
         self._listed_s = float("-inf")
         self._foreign = 0
         self._woken = trio.Event()
@@ -124,7 +117,7 @@ class NacosRegistry(Registry):
             raise RegistryFull("registry", f"the service {service_name(key.region)} has {ENTRIES} instances")
         before = self._leases.hold(claim, trio.current_time())
         try:
-            await self._publish(key.region)
+            await self._carried.publish(key.region)
         except BaseException:
             self._leases.put_back(key, before)
             raise
@@ -144,8 +137,8 @@ class NacosRegistry(Registry):
             raise LeaseLost(f"registry entry {key}", "it was registered anew meanwhile")
         held.renewed_s, held.shown = now, True
         if region.seen(key) != claim:
-            self._published.pop(key.region, None)  # whatever was done: the server does not show it
-            await self._publish(key.region)
+            self._carried.doubt(key.region)
+            await self._carried.publish(key.region)
             await self._settle(region, lambda: region.seen(key) == claim, SEEN_S)
 
     async def unregister(self, lease: Lease) -> None:
@@ -154,7 +147,7 @@ class NacosRegistry(Registry):
         if claim is None or not of_process(claim.entry, lease):
             return
         self._leases.drop(key)
-        await self._publish(key.region)
+        await self._carried.publish(key.region)
         region = self._region(key.region)
 
         def gone() -> bool:
@@ -258,7 +251,7 @@ class NacosRegistry(Registry):
             late |= self._leases.expire(trio.current_time())
             for region in sorted(late):
                 try:
-                    await self._publish(region)
+                    await self._carried.publish(region)
                 except RegistryUnavailable:
                     await trio.sleep(
                         SEEN_POLL_S
@@ -290,10 +283,7 @@ class NacosRegistry(Registry):
     async def _look(self, name: str) -> RegionClaims:
         """Ask for a region's instances now."""
         region = self._region(name)
-        request = ServiceQueryRequest(
-            namespace=self._namespace, group_name=self.settings.group, service_name=service_name(name)
-        )
-        self._apply(region, (await self._session.ask(request, ServiceAnswer)).service_info)
+        self._apply(region, (await self._session.ask(self._carried.query(name), ServiceAnswer)).service_info)
         return region
 
     async def _settle(self, region: RegionClaims, done: Callable[[], bool], within_s: float) -> None:
@@ -313,13 +303,7 @@ class NacosRegistry(Registry):
         found, page = set[str](), 1
         self._foreign = 0
         while page * PAGE <= 2 * REGIONS:
-            request = ServiceListRequest(
-                namespace=self._namespace,
-                group_name=self.settings.group,
-                service_name="",
-                page_no=page,
-                page_size=PAGE,
-            )
+            request = ServiceListRequest(**self._carried.place(""), page_no=page, page_size=PAGE)
             names = (await self._session.ask(request, ServiceListAnswer)).service_names or []
             regions = {region_of(name) for name in names}
             self._foreign += sum(region_of(name) is None for name in names)
@@ -347,7 +331,8 @@ class NacosRegistry(Registry):
         region = self._region(name)
         if not region.subscribed:
             self._apply(
-                region, (await self._session.ask(self._subscription(name), ServiceAnswer)).service_info
+                region,
+                (await self._session.ask(self._carried.subscription(name), ServiceAnswer)).service_info,
             )
             region.subscribed = True
         elif trio.current_time() >= self._due_s(region):
@@ -367,61 +352,18 @@ class NacosRegistry(Registry):
         self._woken.set()
         self._woken = trio.Event()
 
-    # -- what this connection carries --------------------------------------------------------------------------------
-
-    async def _publish(self, region: str) -> None:
-        """Have the server know what the leases say of a region."""
-        async with self._publishing:
-            claims = self._leases.claims(region)
-            before = self._published.get(region)
-            if before == (self._session.generation, claims):
-                return
-            if claims:
-                await self._session.ask(self._batch(region, claims), Answer)
-            elif before is not None and before[1] and before[0] == self._session.generation:
-                request = InstanceRequest(
-                    namespace=self._namespace,
-                    group_name=self.settings.group,
-                    service_name=service_name(region),
-                    instance=write(before[1][0]),
-                )
-                await self._session.ask(request, Answer)
-            else:
-                await self._session.ready()
-            self._published[region] = (self._session.generation, claims)
-
     async def _withdraw(self, key: NodeKey) -> None:
         """Another process has the name: take our claim out, now or when the server is back."""
         self._leases.drop(key)
         try:
-            await self._publish(key.region)
+            await self._carried.publish(key.region)
         except RegistryUnavailable:
-            self._published.pop(key.region, None)
+            self._carried.doubt(key.region)
 
     async def _redo(self) -> None:
         """A new connection carries nothing: register and subscribe again."""
-        session = self._session
-        self._published.clear()
-        for name in sorted(self._leases.regions()):
-            claims = self._leases.claims(name)
-            if claims:
-                await session.ask_now(self._batch(name, claims), Answer)
-                self._published[name] = (session.generation, claims)
+        await self._carried.redo()
         for name, region in sorted(self._regions.items()):
             if region.subscribed:
-                self._apply(
-                    region, (await session.ask_now(self._subscription(name), ServiceAnswer)).service_info
-                )
-
-    def _batch(self, region: str, claims: tuple[Claim, ...]) -> BatchInstanceRequest:
-        return BatchInstanceRequest(
-            namespace=self._namespace,
-            group_name=self.settings.group,
-            service_name=service_name(region),
-            instances=[write(claim) for claim in claims],
-        )
-
-    def _subscription(self, region: str) -> SubscribeServiceRequest:
-        return SubscribeServiceRequest(
-            namespace=self._namespace, group_name=self.settings.group, service_name=service_name(region)
-        )
+                answer = await self._session.ask_now(self._carried.subscription(name), ServiceAnswer)
+                self._apply(region, answer.service_info)

@@ -12,7 +12,7 @@ from mesh.cli.main import COMMANDS
 
 HEAVY = (
     "trio", "msgspec", "structlog", "httptools", "prometheus_client", "rich", "typer", "click", "trio_websocket", "wsproto",
-    "cloudevents", "hypothesis", "asyncio", "argparse", "dataclasses", "http.client", "email", "ssl", "tomllib", "inspect",
+    "cloudevents", "hypothesis", "grpc", "asyncio", "argparse", "dataclasses", "http.client", "email", "ssl", "tomllib", "inspect",
 )  # fmt: skip
 NOT_TO_ASK = tuple(
     name

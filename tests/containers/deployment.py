@@ -151,5 +151,5 @@ class Deployment:
 
     def routes(self, name: str, region: str) -> list[dict[str, Any]]:
         """The routes in use at that node, the selected one first; [] when there is none."""
-        routes = [r for r in self.items(name, "routes", "list") if r["region"] == region]
+        routes = [r for r in self.items(name, "routes", "list", "--here") if r["region"] == region]
         return [r for state in ("selected", "in_use") for r in routes if r["state"] == state]

@@ -154,8 +154,8 @@ class NacosService:
 class NacosV1Service:
     """The same server by HTTP v1, as one before 2.0 would be asked."""
 
-    # The server looks every 5 s for instances without a heart-beat.
-    lease_s, late_s, rounds = 2.0, LATE_S, 4
+    # The server looks every 5 s for instances without a heart-beat, and each call is a connection of its own.
+    lease_s, late_s, rounds = 5.0, LATE_S, 3
 
     def __init__(self, request: pytest.FixtureRequest, line: str) -> None:
         self.group = request.getfixturevalue("unique_name")

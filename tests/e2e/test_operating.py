@@ -119,3 +119,13 @@ async def test_an_idle_node_is_small_and_quiet(tmp_path: Path) -> None:
         assert a1.rss_bytes() < 80e6
         assert share < 0.01, f"{share:.2%} of a core"
         assert b.rss_bytes() < 80e6
+
+
+async def test_a_node_without_a_file_ends_with_its_terminal(tmp_path: Path) -> None:
+    async with running(tmp_path) as mesh:
+        a1 = await mesh.start("a-1", "a")
+        a1.signal(signal.SIGHUP)
+        assert a1.process is not None
+        with trio.fail_after(10):
+            assert await a1.process.wait() == 0
+        assert "draining" in a1.log.read_text()

@@ -42,7 +42,9 @@ class Pid:
             fields = Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()
         except (OSError, IndexError):
             return None
-        return None if fields[0] in "ZX" else cls(number, int(fields[19]))
+        # A zombie with more than one thread still has its files, and so its ports, open.
+        ended = fields[0] in "ZX" and int(fields[17]) <= 1
+        return None if ended else cls(number, int(fields[19]))
 
     def alive(self) -> bool:
         with contextlib.suppress(ChildProcessError):

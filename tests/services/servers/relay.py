@@ -90,6 +90,10 @@ class Relay:
         pair = (near, far)
         with self._changed:
             self._pairs.add(pair)
+        # Asked again now that `drop` would find it: a cut while it was being connected would be missed otherwise.
+        if self._state == "cut" or not self._admits(port):
+            self._end(pair)
+            return
         threading.Thread(target=self._pass_on, args=(near, far, pair), daemon=True).start()
         threading.Thread(target=self._pass_on, args=(far, near, pair), daemon=True).start()
 
