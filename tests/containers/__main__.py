@@ -25,7 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/containers",
         description="Build the image and run docker-compose.yml in a container engine of its own (Debian, root), check that the "
-        "mesh works and that inner cannot be entered, and take everything down. Ten minutes the first time, then four.",
+        "mesh works and that inner cannot be entered, and take everything down. Ten minutes the first time, then five.",
     )
     parser.add_argument("--keep", action="store_true", help="leave it running; says how to use it and end it")
     parser.add_argument(
@@ -87,7 +87,7 @@ def set_up(engine: Engine, report: Report, compose: str) -> Deployment | None:
         deployment = Deployment(engine, compose)
         begun = time.monotonic()
         deployment.up()
-        figures.append(f"{' '.join(deployment.command)} {deployment.version()}")
+        figures.append(f"{Path(' '.join(deployment.command)).name} {deployment.version()}")
         deployment.wait_healthy()
         figures.append(f"{time.monotonic() - begun:.0f} s")
     return deployment if not report.failed else None
