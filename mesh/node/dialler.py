@@ -175,9 +175,13 @@ class Dialler:
         target.state, target.problem = "linked", ""
         seen: set[int] = set()
         with trio.move_on_after(UNKNOWN_LINKED_S):
-            while seen <= self._node.links.keys():
-                seen = set(self._node.links)
+            while seen <= (now_open := self._open_links()):
+                seen = now_open
                 await self._node.links_changed.wait()
+
+    def _open_links(self) -> set[int]:
+        """Without those that are being opened: one that is refused tells nothing of the others."""
+        return {int(link) for link, session in self._node.machine.sessions.items() if session.is_open}
 
     # -- members -------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ class MemoryMesh:
         self.nodes: dict[str, Node] = {}
         self.dialled: list[tuple[float, str]] = []
         self.refusing: set[str] = set()
+        self.delay_s = 0.001
 
     def node(self, region: str, name: str, *, epoch: int = 1, run: bool = True, **more: object) -> Node:
         """A node with a reachable address; `run`: started, and kept by the mesh until the test ends."""
@@ -53,7 +54,7 @@ class MemoryMesh:
         other = self.nodes.get(address)
         if other is None or address in self.refusing or other.stopped.is_set():
             raise LinkLost(f"{address}: connection refused")
-        mine, theirs = pair(0.001, names=("dialler:0", address))
+        mine, theirs = pair(self.delay_s, names=("dialler:0", address))
         self.nursery.start_soon(self._accept, other, theirs)
         try:
             yield mine

@@ -137,6 +137,29 @@ async def test_two_addresses_of_one_node_make_one_link_and_no_storm(
         assert len(mesh.dialled) <= 12
 
 
+async def test_two_regions_that_dial_each_other_everywhere_come_to_rest(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt that is refused, because the pair is linked, must not set off the next one."""
+    async with memory_mesh(monkeypatch) as mesh:
+        mesh.delay_s = 0.2  # so that attempts overlap
+        nodes = {
+            region: [mesh.node(region, f"{region}{number}") for number in (1, 2)] for region in ("eu", "us")
+        }
+        for region, other in (("eu", "us"), ("us", "eu")):
+            for node in nodes[region]:
+                for there in nodes[other]:
+                    target = Target(f"{there.key.node}:1", Terms(other))
+                    mesh.nursery.start_soon(node.dialler.keep, target)
+            await trio.sleep(10.0)
+        begun = len(mesh.dialled)
+        await trio.sleep(120.0)
+        # Four pairs, of which the end that was refused asks once more every half minute.
+        assert len(mesh.dialled) - begun <= 4 * 120 / 30
+        for node in (*nodes["eu"], *nodes["us"]):
+            assert sum(session.is_open for session in node.machine.sessions.values()) == 2
+
+
 async def test_a_seed_whose_node_dialled_first_is_not_dialled_again_and_again(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
