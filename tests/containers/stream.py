@@ -62,12 +62,15 @@ class Result:
 
 
 class Stream:
-    """A subscriber at `target` for events from `source`. Entered when its interest is installed in every region."""
+    """A subscriber at `target` for `count` events from `source`. Entered when its interest is installed in every region.
 
-    def __init__(self, deployment: Deployment, source: str, target: str, count: int) -> None:
+    topic: a new one by default.
+    """
+
+    def __init__(self, deployment: Deployment, source: str, target: str, count: int, topic: str = "") -> None:
         self._deployment = deployment
         self._source, self._target, self._count = source, target, count
-        self._topic = f"check/{uuid.uuid4().hex[:8]}"
+        self._topic = topic or f"check/{uuid.uuid4().hex[:8]}"
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._arrived: list[tuple[int, float, float]] = []  # number, when, how long its way was
         self._path = ""
