@@ -203,9 +203,7 @@ LONG = ("nacos3-v1",)
 
 def marks(kind: str) -> list[pytest.MarkDecorator]:
     found = [pytest.mark.servers(kind.removesuffix("-v1"))] if kind in REAL else []
-    if kind in LONG and os.environ.get("HOPMESH_LONG_TESTS") != "yes":
-        return [pytest.mark.skip(reason="long: scripts/test --all")]
-    return found
+    return [*found, pytest.mark.long] if kind in LONG else found
 
 
 @pytest.fixture(params=[pytest.param(kind, marks=marks(kind)) for kind in SERVICES])

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -37,7 +36,7 @@ from registry.nacos.registry import RELIST_S
 from registry.nacos.requests import Answer, BatchInstanceRequest, ConfigPublishRequest, Instance
 
 LINES = ("nacos2", "nacos3")
-LONG = pytest.mark.skipif(os.environ.get("HOPMESH_LONG_TESTS") != "yes", reason="long: scripts/test --all")
+LONG = pytest.mark.long
 LEASE_S = 30.0
 LONG_LEASE_S = 300.0
 """Longer than a server takes to come back on a machine that does much else."""
