@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from unit.node.wired_machines import linked
 
@@ -9,7 +11,7 @@ from mesh.core.inboxes import ReplyTo
 from mesh.core.session import Terms
 from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, NewEvent
 from mesh.model.reasons import Drop
-from mesh.testing.world import World
+from mesh.testing.world import SimNode, World
 from mesh.wire.codec import encode_body
 from mesh.wire.frames import BatchHeader, Data, Flag, Leg
 
@@ -156,3 +158,76 @@ def test_a_notice_with_a_garbage_address_is_nobodys_mail() -> None:
     net.take(a)
     assert a.open_links() != []
     assert a.machine.counters.drops == {Drop.NO_MEMBERS: 1}
+
+
+def test_a_question_reaches_the_node_it_is_for_with_its_words_and_where_to_answer() -> None:
+    chain = Chain()
+    extra = ("a/a2/1", "c")
+    assert chain.a2.machine.ask("b", "b2", "$mesh/ask/x", b"why", extra, chain.world.now) is None
+    chain.a2.machine.flush(chain.world.now)
+    heard = []
+
+    def look(node: SimNode) -> None:
+        heard.extend((node.key.node, event) for _, event in node.machine.mail.questions)
+
+    chain.b2.machine.take_questions = lambda: []  # type: ignore[method-assign]
+    chain.world.on_settled.append(look)
+    chain.a2.after()
+    chain.world.run(0.5)
+    assert {name for name, _ in heard} == {"b2"}
+    event = heard[0][1]
+    assert (event.topic, event.data, event.extra) == ("$mesh/ask/x", b"why", extra)
+    assert chain.world.delivered == [], "no client of that node sees it"
+
+
+def test_mail_for_an_inbox_that_is_not_open_is_counted_where_it_arrives_and_nowhere_else() -> None:
+    chain = Chain()
+    to = ReplyTo("a", "a2", "1xdeadbeef")
+    assert chain.b2.machine.reply(to, "1xdeadbeef", NewEvent("", "", 0, (), b"!"), chain.world.now) is None
+    chain.b2.machine.flush(chain.world.now)
+    chain.b2.after()
+    chain.world.run(0.5)
+    assert chain.a2.machine.counters.drops == {Drop.UNKNOWN_INBOX: 1}
+    assert chain.world.drops() == {"unknown_inbox": 1}
+    assert chain.a2.ended == []
+
+
+def test_a_reply_with_anothers_correlation_does_not_end_a_request() -> None:
+    chain = Chain()
+    chain.b2.subscribe(1, 1, "svc")
+    chain.world.run(1.0)
+    inbox = chain.a2.request("svc", 2.0)
+    chain.world.run(0.2)
+    to = ReplyTo("a", "a2", inbox)
+    chain.b2.machine.reply(to, "guess", NewEvent("", "", 0, (), b"!"), chain.world.now)
+    chain.b2.machine.flush(chain.world.now)
+    chain.b2.after()
+    chain.world.run(0.5)
+    assert chain.a2.ended == []
+    assert chain.a2.machine.counters.drops == {Drop.UNKNOWN_INBOX: 1}
+    chain.world.run(2.0)
+    assert chain.ended()[0] == "timeout"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_request_ends_exactly_once_whatever_becomes_of_its_responders(seed: int) -> None:
+    dice = random.Random(seed)
+    chain = Chain()
+    nodes = [chain.a1, chain.a2, chain.b1, chain.b2]
+    for node in nodes:
+        node.replies = dice.random() < 0.7
+    asked = []
+    for _ in range(25):
+        node = dice.choice(nodes)
+        sid = dice.randrange(3)
+        if (1, sid) in node.subscriptions:
+            node.unsubscribe(1, sid)
+        else:
+            node.subscribe(1, sid, dice.choice(["svc", "svc/#", "other"]), dice.choice(["", "g"]))
+        chain.world.run(dice.choice([0.0, 0.01, 0.3]))
+        asked.append(chain.a2.request(dice.choice(["svc", "other", "nobody"]), 2.0))
+    chain.world.run(4.0)
+    assert sorted(end.inbox for end in chain.a2.ended) == sorted(asked)
+    assert {end.problem for end in chain.a2.ended} <= {"", "no_responders", "no_members", "timeout"}
+    assert all((end.event is not None) == (end.problem == "") for end in chain.a2.ended)
+    assert len(chain.a2.machine.inboxes) == 0
