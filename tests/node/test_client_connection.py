@@ -10,6 +10,7 @@ from node.fake_service import FakeService
 from node.python_client import connected
 
 from mesh.client import CallRefused, Client, ConnectionLost
+from mesh.client_connection import ClientConnection
 from mesh.model.errors import MeshError
 
 
@@ -125,3 +126,65 @@ class TestConnection:
 async def _answer_404(stream: trio.SocketStream) -> None:
     await stream.receive_some()
     await stream.send_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno")
+
+
+# -- the connection alone --------------------------------------------------------------------------------------------
+
+
+async def nothing(answer: object) -> None:
+    raise AssertionError("no event was sent")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://x:1", "http://", "http://:80", "http://h:port", "http://h:99999", "", "://x", "http://[::1"],
+)
+async def test_what_is_no_address_of_an_events_port_is_told_before_anything_is_dialled(url: str) -> None:
+    connection = ClientConnection([url], 1, nothing, lambda nursery: 1)
+    with pytest.raises(ConnectionLost, match="write http://HOST:PORT"):
+        await connection.run()
+
+
+async def test_credit_is_given_back_some_at_a_time_and_only_to_the_connection_that_spent_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    granted: list[int] = []
+
+    async def grant(self: ClientConnection, events: int) -> None:
+        granted.append(events)
+
+    monkeypatch.setattr(ClientConnection, "grant", grant)
+    connection = ClientConnection(["http://h:1"], 1, nothing, lambda nursery: 1)
+    connection.number = 2
+    for _ in range(600):
+        await connection.consumed(1)
+    assert granted == [], "events of the connection before: the new one began with credit of its own"
+    for _ in range(600):
+        await connection.consumed(2)
+    assert granted == [250, 250]
+
+
+async def test_a_call_that_is_given_up_is_forgotten_and_its_late_answer_harms_nobody() -> None:
+    async with events_port() as port:
+        async with trio.open_nursery() as nursery:
+            connection = ClientConnection([port.url], 5, nothing, lambda nursery: 1)
+            await nursery.start(connection.run)
+            assert connection.connected
+            with trio.move_on_after(0) as scope:
+                await connection.call({"op": "ping"})
+            assert scope.cancelled_caught
+            assert (await connection.call({"op": "ping"})).op == "ok"
+            assert connection._calls == {}
+            nursery.cancel_scope.cancel()
+
+
+async def test_after_closing_calls_are_lost_and_not_sent() -> None:
+    async with events_port() as port:
+        async with trio.open_nursery() as nursery:
+            connection = ClientConnection([port.url], 0.05, nothing, lambda nursery: 1)
+            await nursery.start(connection.run)
+            await connection.close()
+            assert not connection.connected
+            with pytest.raises(ConnectionLost):
+                await connection.call({"op": "ping"})
+            nursery.cancel_scope.cancel()
