@@ -7,14 +7,12 @@ Invariant: whatever was started is stopped when `run` returns, also after an err
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import secrets
 import signal
 import socket
 import sys
 import time
-from pathlib import Path
 
 import structlog
 import trio
@@ -44,26 +42,6 @@ from registry.file import FileRegistry
 
 log = structlog.get_logger("app")
 
-PACKAGES = ("mesh", "federation", "registry")
-
-
-def check_installation() -> None:
-    """The three packages must come from one installation: other distributions own packages of the same names.
-
-    Raises: MeshError MESH-C021.
-    """
-    roots: dict[str, Path] = {}
-    for name in PACKAGES:
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:
-            raise MeshError(
-                "MESH-C021", name, f"the package {name} of this installation is not the one Python finds"
-            )
-        roots[name] = Path(spec.origin).resolve().parent.parent
-    if len(set(roots.values())) != 1:
-        places = ", ".join(f"{name} from {root}" for name, root in roots.items())
-        raise MeshError("MESH-C021", "installation", f"its packages come from different places: {places}")
-
 
 def run(config: Config) -> int:
     """Run a node until it is told to leave. Returns the exit code; errors for a person are printed to standard error."""
@@ -80,7 +58,6 @@ def run(config: Config) -> int:
 
 
 def _run(config: Config) -> None:
-    check_installation()
     configure_logging(config)
     with DataFolder(data_folder(config)) as folder:
         name = config.node.id or node_id(folder.path, socket.gethostname())
@@ -149,23 +126,22 @@ def _terms(bridge: BridgeConfig) -> Terms:
 
 async def _main(config: Config, name: str, epoch: int) -> None:
     """Bind every port first, so that a start that cannot succeed changes nothing for anybody."""
-    listeners = {
-        what: await open_listener(f"listen.{what}", str(address))
+    listeners: dict[str, Listener] = {}
+    try:
         for what, address in (
             ("events", config.listen.events),
             ("link", config.listen.link),
             ("admin", config.listen.admin),
-        )
-        if address is not None
-    }
-    link = listeners.get("link")
-    node = Node(settings_of(config, name, epoch, link.address if link is not None else ""))
-    node.inspection.config_items = lambda: [
-        {"key": s.key, "value": s.value, "origin": s.origin} for s in config.settings
-    ]
-    for warning in config.warnings():
-        log.warning("insecure", detail=warning)
-    try:
+        ):
+            if address is not None:
+                listeners[what] = await open_listener(f"listen.{what}", str(address))
+        link = listeners.get("link")
+        node = Node(settings_of(config, name, epoch, link.address if link is not None else ""))
+        node.inspection.config_items = lambda: [
+            {"key": s.key, "value": s.value, "origin": s.origin} for s in config.settings
+        ]
+        for warning in config.warnings():
+            log.warning("insecure", detail=warning)
         await _serve(config, node, listeners)
     finally:
         for listener in listeners.values():

@@ -92,6 +92,9 @@ def _bridge(text: str) -> dict[str, Any]:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from mesh.installation import check_installation
+
+    check_installation()
     from mesh.config import load
 
     config = load(

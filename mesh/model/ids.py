@@ -70,7 +70,9 @@ class MeshId(NamedTuple):
         """Parse REGION/NODE/EPOCH/SEQ. Raises BadName or ValueError."""
         parts = text.split("/")
         if len(parts) != 4 or not all(map(_NUMBER.match, parts[2:])):
-            raise ValueError(f"mesh id {text!r}: expected REGION/NODE/EPOCH/SEQ, the last two as plain numbers")
+            raise ValueError(
+                f"mesh id {text!r}: expected REGION/NODE/EPOCH/SEQ, the last two as plain numbers"
+            )
         return cls(check_name(parts[0], "region"), check_name(parts[1], "node"), int(parts[2]), int(parts[3]))
 
 
