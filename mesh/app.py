@@ -7,7 +7,6 @@ Invariant: whatever was started is stopped when `run` returns, also after an err
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import secrets
 import signal
@@ -16,7 +15,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TypeAlias, assert_never
 
 import structlog
@@ -54,26 +52,6 @@ log = structlog.get_logger("app")
 Again: TypeAlias = Callable[[], tuple[Config | None, list[MeshError]]]
 """Reads the configuration as `mesh.config.check` does, from the sources that the process was started with."""
 
-PACKAGES = ("mesh", "federation", "registry")
-
-
-def check_installation() -> None:
-    """The three packages must come from one installation: other distributions own packages of the same names.
-
-    Raises: MeshError MESH-C021.
-    """
-    roots: dict[str, Path] = {}
-    for name in PACKAGES:
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:
-            raise MeshError(
-                "MESH-C021", name, f"the package {name} of this installation is not the one Python finds"
-            )
-        roots[name] = Path(spec.origin).resolve().parent.parent
-    if len(set(roots.values())) != 1:
-        places = ", ".join(f"{name} from {root}" for name, root in roots.items())
-        raise MeshError("MESH-C021", "installation", f"its packages come from different places: {places}")
-
 
 def run(config: Config, again: Again | None = None) -> int:
     """Run a node until it is told to leave. Returns the exit code; errors for a person are printed to standard error.
@@ -94,7 +72,6 @@ def run(config: Config, again: Again | None = None) -> int:
 
 
 def _run(config: Config, again: Again | None) -> None:
-    check_installation()
     for problem in check_files(config):
         raise problem
     configure_logging(config)
@@ -165,20 +142,19 @@ def _terms(bridge: BridgeConfig) -> Terms:
 
 async def _main(config: Config, name: str, epoch: int, again: Again | None) -> None:
     """Bind every port first, so that a start that cannot succeed changes nothing for anybody."""
-    listeners = {
-        what: await open_listener(f"listen.{what}", str(address))
+    listeners: dict[str, Listener] = {}
+    try:
         for what, address in (
             ("events", config.listen.events),
             ("link", config.listen.link),
             ("admin", config.listen.admin),
-        )
-        if address is not None
-    }
-    node = Node(settings_of(config, name, epoch, await _told_address(config, listeners, None)))
-    _show_settings(node, config)
-    for warning in config.warnings():
-        log.warning("insecure", detail=warning)
-    try:
+        ):
+            if address is not None:
+                listeners[what] = await open_listener(f"listen.{what}", str(address))
+        node = Node(settings_of(config, name, epoch, await _told_address(config, listeners, None)))
+        _show_settings(node, config)
+        for warning in config.warnings():
+            log.warning("insecure", detail=warning)
         await _serve(config, node, listeners, again)
     finally:
         for listener in listeners.values():

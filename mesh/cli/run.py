@@ -94,6 +94,10 @@ def _bridge(text: str) -> dict[str, Any]:
 def _run(args: argparse.Namespace) -> int:
     from functools import partial
 
+    from mesh.installation import check_installation
+
+    check_installation()
+
     from mesh.config import check
 
     read = partial(

@@ -21,6 +21,8 @@ Epoch = NewType("Epoch", int)
 
 NAME_MAX: Final = 64
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_NUMBER = re.compile(r"(0|[1-9][0-9]{0,19})\Z")
+"""As `str` writes it: int() takes spaces, signs, underscores, leading zeros and other scripts' digits too."""
 
 
 class BadName(ValueError):
@@ -67,8 +69,10 @@ class MeshId(NamedTuple):
     def parse(cls, text: str) -> MeshId:
         """Parse REGION/NODE/EPOCH/SEQ. Raises BadName or ValueError."""
         parts = text.split("/")
-        if len(parts) != 4:
-            raise ValueError(f"mesh id {text!r}: expected REGION/NODE/EPOCH/SEQ")
+        if len(parts) != 4 or not all(map(_NUMBER.match, parts[2:])):
+            raise ValueError(
+                f"mesh id {text!r}: expected REGION/NODE/EPOCH/SEQ, the last two as plain numbers"
+            )
         return cls(check_name(parts[0], "region"), check_name(parts[1], "node"), int(parts[2]), int(parts[3]))
 
 

@@ -69,8 +69,13 @@ class Admission:
         assert holder.peer is not None
         if holder.peer.instance == peer.instance:
             return self._one_of_two(holder, session)
-        if holder.peer.epoch >= peer.epoch:
+        if holder.peer.epoch > peer.epoch:
             return Verdict(((session, Close.OLD_EPOCH, f"a newer process of {session.peer_key} is linked"),))
+        if holder.peer.epoch == peer.epoch:
+            # Started in the same second elsewhere: neither can replace the other's state, so the first one stays. Started again,
+            # this one has a newer epoch, and the holder is asked whether it lives.
+            where = holder.peer.address or "an address it does not tell"
+            return Verdict(((session, Close.NAME_IN_USE, f"{session.peer_key} runs at {where}"),))
         self._challenges.append(Challenge(session, holder, now, now + HOLDER_ANSWERS_S))
         return Verdict(asked=holder)
 

@@ -13,6 +13,7 @@ import trio
 import trio_websocket
 from node.fake_service import FakeService
 
+from mesh.model.event import NewEvent
 from mesh.model.limits import Limits
 from mesh.net.http import HttpServer
 from mesh.net.listener import open_listener
@@ -20,6 +21,13 @@ from mesh.net.supervise import Crashes
 from mesh.protocols.serve import serve_events
 
 WEBSOCKET_KEY = base64.b64encode(b"0123456789abcdef").decode()
+
+ATTRIBUTES = ("specversion", "1.0", "id", "1", "source", "/s", "type", "t", "datacontenttype", "text/plain")
+
+
+def binary(topic: str, data: bytes) -> NewEvent:
+    """An event published in the binary form."""
+    return NewEvent(topic, "", 0, ATTRIBUTES, data)
 
 
 @dataclass

@@ -265,35 +265,6 @@ class TestRefusals:
             assert (await post(port, "/v1/events/t", b"x" * 2_001))[0] == 413
             assert port.service.published == []
 
-    @pytest.mark.parametrize(
-        ("method", "target", "allow"),
-        [
-            ("DELETE", "/v1/events", "GET, POST"),
-            ("GET", "/v1/events/t", "POST"),
-            ("PUT", "/v1/request/t", "POST"),
-            ("GET", "/v1/reply", "POST"),
-            ("POST", "/v1/ws", "GET"),
-        ],
-    )
-    async def test_a_wrong_method_is_told_the_right_ones(self, method: str, target: str, allow: str) -> None:
-        async with events_port() as port:
-            client = await port.connect()
-            async with client.stream:
-                status, headers, _ = await client.call(method, target)
-                assert (status, headers["allow"]) == (405, allow)
-
-    async def test_a_node_that_leaves_refuses_and_ends_the_connection(self) -> None:
-        async with events_port() as port:
-            client = await port.connect()
-            async with client.stream:
-                assert (await client.call("POST", "/v1/events/t", b"x"))[0] == 202
-                port.service.draining = True
-                status, headers, body = await client.call("POST", "/v1/events/t", b"x")
-                assert (status, headers["connection"], headers["retry-after"]) == (503, "close", "1")
-                assert json.loads(body)["code"] == "MESH-E016"
-                assert await client.rest() == b""
-            assert len(port.service.published) == 1
-
     async def test_what_is_cut_or_lies_about_its_length_is_counted_and_the_port_goes_on(self) -> None:
         async with events_port() as port:
             for broken in (

@@ -10,8 +10,6 @@ import pytest
 import trio
 import trio.testing
 
-from mesh.net.dial import dial
-from mesh.net.listener import open_listener
 from mesh.net.tcp import TcpTransport
 from mesh.net.transport import LinkLost, linger
 
@@ -132,42 +130,3 @@ async def test_last_words_arrive_although_the_other_end_had_sent_more() -> None:
             got += piece
         assert got == b"you are refused"
         await a.aclose()
-
-
-async def test_dialling_reaches_a_listener_by_name_and_by_address() -> None:
-    listener = await open_listener("listen.link", "127.0.0.1:0")
-    try:
-        for host in ("127.0.0.1", "localhost"):
-            async with dial(f"{host}:{listener.port}", "tcp", 5) as transport:
-                assert transport.kind == "tcp"
-                assert transport.remote == f"{host}:{listener.port}"
-    finally:
-        listener.close()
-
-
-@pytest.mark.parametrize(
-    ("address", "sentence"),
-    [
-        ("no-port", "HOST:PORT"),
-        ("nowhere.invalid:1", "cannot be resolved"),
-        ("a..b:1", "cannot be resolved"),
-    ],
-)
-async def test_what_cannot_be_dialled_is_told_in_a_sentence(address: str, sentence: str) -> None:
-    with pytest.raises(LinkLost, match=sentence):
-        async with dial(address, "tcp", 5):
-            pass
-
-
-async def test_a_refused_and_a_silent_address_are_told_apart() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    with pytest.raises(LinkLost, match=f"127.0.0.1:{port}: connection refused"):
-        async with dial(f"127.0.0.1:{port}", "tcp", 5):
-            pass
-    with pytest.raises(LinkLost, match="no answer within 0 s"):
-        async with dial(f"127.0.0.1:{port}", "tcp", 0):
-            pass
-    with pytest.raises(ValueError, match="unknown transport"):
-        async with dial(f"127.0.0.1:{port}", "pigeon", 5):
-            pass

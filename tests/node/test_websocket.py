@@ -1,155 +1,23 @@
-"""WebSocket links over loopback, and what hostile ends do to them."""
+"""Opening WebSockets at both ends, and what hostile ends do to them; a link is what they carry here."""
 
 from __future__ import annotations
-
-import os
-import socket
-import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 import trio
 import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from node.link_sockets import OPENING, accepted, connected, frame, outcome
 
 from mesh.net.link_websocket import (
-    LINK_PATH,
-    LINK_SUBPROTOCOL,
     MESSAGE_BYTES,
-    WebSocketTransport,
     accept_link,
     dial_link,
 )
 from mesh.net.memory import MemoryTransport, pair
-from mesh.net.tcp import TcpTransport
-from mesh.net.transport import LinkLost, Transport
-
-OPENING = (
-    f"GET {LINK_PATH} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-    f"Sec-WebSocket-Protocol: {LINK_SUBPROTOCOL}\r\n\r\n"
-).encode()
-
-
-def frame(opcode: int, payload: bytes, *, final: bool = True) -> bytes:
-    """A masked frame, with a mask of zeros."""
-    head = bytes([(0x80 if final else 0) | opcode])
-    size = len(payload)
-    if size < 126:
-        head += bytes([0x80 | size])
-    elif size < 65536:
-        head += bytes([0x80 | 126]) + struct.pack(">H", size)
-    else:
-        head += bytes([0x80 | 127]) + struct.pack(">Q", size)
-    return head + b"\0\0\0\0" + payload
-
-
-def connected() -> tuple[TcpTransport, TcpTransport]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        client = socket.create_connection(server.getsockname())
-        accepted, _ = server.accept()
-    return TcpTransport(client), TcpTransport(accepted)
-
-
-@asynccontextmanager
-async def both() -> AsyncIterator[tuple[WebSocketTransport, WebSocketTransport]]:
-    client, server = connected()
-    opened: list[WebSocketTransport] = []
-    done = trio.Event()
-
-    async def accept(*, task_status: trio.TaskStatus[None]) -> None:
-        task_status.started()
-        async with accept_link(server, await server.receive(), 5) as link:
-            opened.append(link)
-            await done.wait()
-
-    async with trio.open_nursery() as nursery:
-        await nursery.start(accept)
-        async with dial_link(client, "h:1", 5) as link:
-            await trio.testing.wait_all_tasks_blocked()
-            yield link, opened[0]
-            link.abort()
-            done.set()
-
-
-async def test_bytes_go_both_ways_whole_however_long() -> None:
-    data = os.urandom(3 * MESSAGE_BYTES + 5)
-    async with both() as (a, b):
-        for sender, receiver in ((a, b), (b, a)):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(sender.send, data)
-                got = b""
-                while len(got) < len(data):
-                    piece = await receiver.receive()
-                    assert 0 < len(piece) <= 65536
-                    got += piece
-            assert got == data
-        assert a.send_now(b"x") == 0
-
-
-@pytest.mark.parametrize("closer", [0, 1])
-async def test_a_close_is_the_end_of_the_stream_for_the_other_end(closer: int) -> None:
-    async with both() as ends:
-        await ends[closer].send(b"last")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ends[closer].aclose)
-            assert await ends[1 - closer].receive() == b"last"
-            assert await ends[1 - closer].receive() == b""
-        with pytest.raises(LinkLost):
-            await ends[1 - closer].send(b"x")
-
-
-async def test_an_abort_is_lost_for_the_other_end() -> None:
-    async with both() as (a, b):
-        a.abort()
-        with pytest.raises(LinkLost):
-            await b.receive()
-
+from mesh.net.transport import LinkLost
 
 # -- the accepting end against hostile clients -------------------------------------------------------------------
-
-
-async def accepted(transport: Transport, timeout_s: float = 5.0) -> str:
-    """What became of an accepted connection that is read to its end: a sentence, or "end"."""
-    try:
-        first = await transport.receive()
-        async with accept_link(transport, first, timeout_s) as link:
-            while await link.receive():
-                pass
-            return "end"
-    except LinkLost as lost:
-        return lost.detail
-
-
-async def outcome(
-    sent: bytes, *, opened: bytes = b"", half_close: bool = True, timeout_s: float = 5.0
-) -> tuple[str, bytes]:
-    """Send this, then `opened` when the opening was answered; return what became of it and what was answered."""
-    client, server = pair(buffer_bytes=16 << 20)
-    results: list[str] = []
-    answered = b""
-
-    async def run() -> None:
-        results.append(await accepted(server, timeout_s))
-        server.abort()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run)
-        await client.send(sent)
-        try:
-            if opened:
-                while b"\r\n\r\n" not in answered:
-                    answered += await client.receive()
-                await client.send(opened)
-            if half_close:
-                await client.send_eof()
-            while data := await client.receive():
-                answered += data
-        except LinkLost:
-            pass
-    return results[0], answered
 
 
 async def test_every_cut_of_the_opening_ends_the_connection_and_nothing_hangs() -> None:
@@ -205,24 +73,6 @@ async def test_what_breaks_the_protocol_ends_the_link_with_a_sentence(sent: byte
     found, answered = await outcome(OPENING, opened=sent)
     assert detail in found
     assert answered.startswith(b"HTTP/1.1 101")
-
-
-async def test_another_path_or_subprotocol_is_told_404(autojump_clock: trio.testing.MockClock) -> None:
-    for sent in (
-        OPENING.replace(LINK_PATH.encode(), b"/other"),
-        OPENING.replace(LINK_SUBPROTOCOL.encode(), b"chat"),
-    ):
-        detail, answered = await outcome(sent, half_close=False)
-        assert "asked the link port" in detail
-        assert answered.startswith(b"HTTP/1.1 404")
-        assert answered.endswith(b"This port carries links between nodes.\n")
-
-
-async def test_a_web_page_gets_no_link(autojump_clock: trio.testing.MockClock) -> None:
-    sent = OPENING.replace(b"\r\n\r\n", b"\r\nOrigin: http://localhost:8000\r\n\r\n")
-    detail, answered = await outcome(sent, half_close=False)
-    assert detail == "a web page asked for a link"
-    assert answered.startswith(b"HTTP/1.1 403")
 
 
 WHOLE = (

@@ -5,48 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from msgspec.structs import replace
+from unit.core.bridged_worlds import RING, build, copies, members
 
 from mesh.core.session import Terms
 from mesh.model.event import Event, NewEvent
-from mesh.model.ids import NodeKey
-from mesh.model.limits import Limits
 from mesh.model.reasons import Drop
-from mesh.testing.world import SimNode, World
+from mesh.testing.world import World
 from mesh.wire.codec import encode_body
-from mesh.wire.frames import BatchHeader, Data, Flag, Leg
-
-
-def build(
-    edges: list[tuple[str, str]], per_region: int = 1, limits: Limits | None = None
-) -> tuple[World, dict[str, SimNode]]:
-    """A world of regions joined by bridges between their first nodes, started and converged."""
-    world = World(7, limits=limits)
-    regions = sorted({region for edge in edges for region in edge})
-    nodes: dict[str, SimNode] = {}
-    for at, region in enumerate(regions):
-        listed = [b for a, b in edges if a == region]
-        for number in range(1, per_region + 1):
-            name = f"{region}-{number}"
-            nodes[name] = world.node(region, name, (0.0, 3.0 * at), listed if number == 1 else ())
-            if number > 1:
-                world.seed_link(nodes[name], nodes[f"{region}-1"])
-    for a, b in edges:
-        world.seed_link(nodes[f"{a}-1"], nodes[f"{b}-1"])
-    for node in nodes.values():
-        node.start()
-    world.run(4.0)
-    return world, nodes
-
-
-def copies(world: World) -> Counter[tuple[str, str, Leg]]:
-    """Counts batches carried per (from, to, leg) from now on."""
-    seen: Counter[tuple[str, str, Leg]] = Counter()
-    world.on_batch.append(lambda a, b, header, body: seen.update([(a.key.node, b.key.node, header.leg)]))
-    return seen
-
-
-RING = [("a", "b"), ("b", "c"), ("c", "d"), ("a", "d")]
+from mesh.wire.frames import BatchHeader, Flag, Leg
 
 
 def test_one_publish_in_a_ring_of_four_is_one_delivery_per_subscriber_and_one_copy_per_link() -> None:
@@ -94,20 +60,6 @@ def test_inside_a_region_the_publisher_sends_local_to_each_interested_node_and_t
     assert sorted(one.node.node for one in world.delivered) == ["a-3", "b-2"]
 
 
-def test_events_of_one_key_stay_in_order_although_their_topics_go_to_different_regions() -> None:
-    world, nodes = build([("a", "b"), ("b", "c")])
-    nodes["b-1"].subscribe(1, 1, "#")
-    nodes["c-1"].subscribe(1, 1, "wide/#")
-    world.run(1.0)
-    events = [NewEvent(("wide/x", "narrow/x")[n % 2], "k", 0, (), b"%d" % n) for n in range(20)]
-    nodes["a-1"].machine.publish(events, world.now)
-    nodes["a-1"].machine.flush(world.now)
-    nodes["a-1"].after()
-    world.run(1.0)
-    at_b = [int(one.event.data) for one in world.delivered if one.node.node == "b-1"]
-    assert at_b == list(range(20))
-
-
 def test_a_batch_that_was_in_this_region_before_is_dropped_as_a_loop() -> None:
     world, nodes = build([("a", "b")])
     header = BatchHeader(Leg.BRIDGE, 0, "z", "z-1", 1, ("b",), 0, 9, 0, ("b", "a"), 1, 1)
@@ -122,49 +74,6 @@ def test_a_batch_whose_hops_are_used_up_is_dropped_where_it_would_leave() -> Non
     session = next(s for s in nodes["b-1"].machine.sessions.values() if s.peer_key.region == "a")
     nodes["b-1"].machine.forwarder.receive(session, header, b"", world.now)
     assert nodes["b-1"].machine.counters.drops == {Drop.HOP_LIMIT: 1}
-
-
-def test_an_event_past_its_deadline_is_dropped_with_its_reason() -> None:
-    world, nodes = build([("a", "b")])
-    nodes["b-1"].subscribe(1, 1, "t")
-    world.run(1.0)
-    world.cut(NodeKey("a", "a-1"), NodeKey("b", "b-1"), both=False)
-    nodes["a-1"].publish("t", ttl_ms=100)
-    nodes["a-1"].publish("t", ttl_ms=60_000)
-    world.run(1.0)
-    world.heal()
-    world.run(0.2)
-    assert len(world.delivered) == 2, (
-        "a stalled stream is no time the mesh can see: half a round trip is what is taken off"
-    )
-
-
-def test_without_a_way_publishing_reports_the_region_as_unreached_and_keeps_its_interest() -> None:
-    world, nodes = build([("a", "b")])
-    nodes["b-1"].subscribe(1, 1, "t")
-    world.run(1.0)
-    nodes["b-1"].crash()
-    world.run(6.0)
-    [plan] = nodes["a-1"].machine.publish([NewEvent("t", "", 0, (), b"")], world.now).plans
-    assert [(u.region, u.reason.value) for u in plan.unreached] == [("b", "no_route")]
-    assert "b" in nodes["a-1"].machine.control.reach.kept
-    assert nodes["a-1"].machine.counters.drops[Drop.NO_ROUTE] == 1
-
-
-def test_a_duplicate_of_a_batch_is_not_delivered_twice() -> None:
-    world, nodes = build([("a", "b")])
-    nodes["b-1"].subscribe(1, 1, "t")
-    world.run(1.0)
-    carried: list[tuple[BatchHeader, bytes]] = []
-    world.on_batch.append(lambda a, b, header, body: carried.append((header, body)))
-    nodes["a-1"].publish("t", "t")
-    world.run(1.0)
-    [(header, body)] = carried
-    machine = nodes["b-1"].machine
-    [session] = machine.sessions.values()
-    machine.forwarder.receive(session, header, body, world.now)
-    assert machine.take_deliveries() == {}
-    assert machine.counters.drops == {Drop.DUPLICATE: 2}
 
 
 def test_a_body_that_does_not_decode_is_counted_and_harms_nobody() -> None:
@@ -188,63 +97,7 @@ def test_a_topic_that_the_grammar_does_not_allow_is_counted_and_not_remembered()
     assert [e.topic for one in machine.take_deliveries()[1] for e in one.events] == ["fine"]
 
 
-@pytest.mark.parametrize(
-    "claims",
-    [
-        {"region": "b"},
-        {"region": "c"},
-        {"path": ("z",)},
-        {"flags": Flag.GROUP_ONLY | Flag.TO_NODE},
-        {"groups": (("g", "t", "b"),) * 61},
-        {"groups": (("g", "t", "b"),) * 60, "count": 2_000},
-        {"groups": (("g", "t" * 600, "b"),)},
-        {"region": "r" * 65, "path": ("r" * 65, "a")},
-    ],
-)
-def test_a_batch_that_claims_what_no_peer_may_closes_its_link(claims: dict[str, object]) -> None:
-    world, nodes = build([("a", "b")])
-    machine = nodes["b-1"].machine
-    [session] = machine.sessions.values()
-    fields: dict[str, object] = {
-        "region": "a",
-        "node": "a-1",
-        "path": ("a",),
-        "flags": 0,
-        "count": 1,
-        "groups": (),
-    }
-    fields |= claims
-    header = replace(BatchHeader(Leg.BRIDGE, 0, "a", "a-1", 1, ("b",), 0, 9, 0, ("a",), 1, 1), **fields)
-    machine.receive(session.link, [Data(header, b"")], world.now)
-    assert not session.is_open
-
-
 # -- queue groups --------------------------------------------------------------------------------------------------
-
-
-def members(world: World, nodes: dict[str, SimNode], *names: str) -> None:
-    for name in names:
-        nodes[name].subscribe(1, 1, "jobs/#", "workers")
-    world.run(1.0)
-
-
-def test_each_event_of_a_group_goes_to_exactly_one_member_and_local_members_come_first() -> None:
-    world, nodes = build([("a", "b"), ("b", "c")], per_region=2)
-    members(world, nodes, "a-1", "a-2", "b-1", "c-2")
-    ids = [nodes["a-2"].publish(f"jobs/{n}")[0] for n in range(40)]
-    world.run(1.0)
-    assert Counter(one.mesh_id for one in world.delivered) == Counter(ids)
-    assert {one.node.node for one in world.delivered} == {"a-1", "a-2"}
-
-
-def test_the_nearest_region_takes_over_when_the_local_members_stop() -> None:
-    world, nodes = build([("a", "b"), ("b", "c")])
-    members(world, nodes, "a-1", "b-1", "c-1")
-    nodes["a-1"].unsubscribe(1, 1)
-    ids = [nodes["a-1"].publish(f"jobs/{n}")[0] for n in range(10)]
-    world.run(1.0)
-    assert Counter(one.mesh_id for one in world.delivered) == Counter(ids)
-    assert {one.node.node for one in world.delivered} == {"b-1"}
 
 
 def test_a_region_that_finds_its_group_empty_hands_the_event_to_another_region() -> None:

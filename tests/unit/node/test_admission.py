@@ -89,6 +89,19 @@ def test_an_older_process_is_refused_at_once() -> None:
     assert older.closed() == [("link 1", "old_epoch")]
 
 
+def test_of_two_that_started_in_the_same_second_the_first_one_stays_and_the_other_is_told_where_it_runs() -> (
+    None
+):
+    net, node, old, _ = takeover()
+    twin = net.node("eu", "n2", epoch=5, instance="twin")
+    net.connect(twin, node)
+    net.settle()
+    assert twin.closed() == [("link 1", "name_in_use")]
+    [notice] = [n for n in twin.notices if n.what == "link_closed"]
+    assert notice.detail == "eu/n2 runs at n2:1"
+    assert len(old.open_links()) == 1
+
+
 def test_a_process_older_than_one_the_region_knows_is_refused_although_that_one_has_no_link() -> None:
     net = Net()
     node, old = net.node("eu", "n1"), net.node("eu", "n2", epoch=5)

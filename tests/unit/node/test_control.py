@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from unit.node.wired_machines import Net, Wired, tight
+from unit.node.wired_machines import Net, Wired, hear, linked
 
 from mesh.core.session import Terms
 from mesh.core.tables import TableSet
@@ -14,24 +14,9 @@ from mesh.model.reasons import Close
 from mesh.node.control import KEPT_S
 from mesh.testing.world import SimNode, World
 from mesh.wire import frames as wire
-from mesh.wire.frames import Delta, Digest, Frame, Held, Pull, Scope
+from mesh.wire.frames import Delta, Digest, Frame, Held, Scope
 
 encode = msgspec.msgpack.encode
-
-
-def linked(region_b: str, limits: Limits | None = None) -> tuple[Net, Wired, Wired, int]:
-    """Two machines with an open link; returns the link's number at the first."""
-    net = Net()
-    a = net.node("eu", "n1", limits=limits or Limits())
-    b = net.node(region_b, "n2")
-    net.connect(b, a)
-    net.settle()
-    return net, a, b, a.open_links()[0].link
-
-
-def hear(net: Net, node: Wired, link: int, *frames: Frame) -> None:
-    node.machine.receive(link, frames, net.now)
-    net.take(node)
 
 
 # -- frames in the wrong place -----------------------------------------------------------------------------------------
@@ -64,28 +49,6 @@ def test_a_frame_on_the_wrong_kind_of_link_costs_the_peer_its_link(region: str, 
     hear(net, a, link, frame)
     assert a.closed() == [(f"{region}/n2", "unexpected_frame")]
     assert a.machine.sessions == {}
-
-
-@pytest.mark.parametrize("frame", [Digest(Scope.REGION, 5), Pull(Scope.REGION, (("n1", 1, 0),))])
-def test_a_question_about_the_regions_tables_from_outside_is_not_answered(frame: Frame) -> None:
-    net, a, _, link = linked("us")
-    hear(net, a, link, frame)
-    answers = [f for burst in net.pipes[0].queues[0] for f in burst or ()]
-    assert all(f.scope is not Scope.REGION for f in answers if isinstance(f, Delta | Digest | Pull))
-
-
-@pytest.mark.parametrize("region", ["eu", "us"])
-@pytest.mark.parametrize("frame", [Digest(Scope.WORLD, 5, ()), Pull(Scope.WORLD, ())])
-def test_a_flood_of_questions_costs_the_link_and_a_steady_pace_does_not(region: str, frame: Frame) -> None:
-    net, a, _, link = linked(region, tight(updates_per_s=10.0, updates_burst=200))
-    for _ in range(300):
-        net.now += 0.11
-        hear(net, a, link, frame)
-    assert a.closed() == []
-    for _ in range(205):
-        hear(net, a, link, frame)
-    assert a.closed() == [(f"{region}/n2", "limit")]
-    assert a.machine.control.exchange.links_remembered == 0, "nothing is remembered of a link that is gone"
 
 
 # -- entries that are garbage ------------------------------------------------------------------------------------------
@@ -350,25 +313,6 @@ def test_leaving_withdraws_the_routes_before_the_links_go() -> None:
     routes = nodes["u1"].machine.control.routes
     assert "e1" not in routes.live_bridges("eu")
     assert nodes["u1"].machine.links.bridges, "the link is still there"
-
-
-def test_a_summary_crosses_a_transit_region_unmodified_and_once() -> None:
-    world = World(5)
-    a, b, c = (
-        world.node("a", "a1", bridges=["b"]),
-        world.node("b", "b1", bridges=["c"]),
-        world.node("c", "c1"),
-    )
-    world.seed_link(a, b)
-    world.seed_link(b, c)
-    for node in (a, b, c):
-        node.start()
-    world.run(3.0)
-    a.subscribe(1, 1, "x/#")
-    world.run(1.0)
-    for node in (b, c):
-        assert dict(node.machine.control.world.items("a/a1")) == dict(a.machine.control.world.items("a/a1"))
-    assert c.machine.interest.holders("x/#") == c.machine.destinations.find("r/a")
 
 
 def test_a_peer_that_ends_a_link_on_purpose_is_no_suspect() -> None:

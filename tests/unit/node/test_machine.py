@@ -1,62 +1,24 @@
-"""The composed machine: what it refuses from a peer, how it drains, and how requests end."""
+"""The composed machine: what it refuses from a peer, how it drains, and what it does with links that come and go."""
 
 from __future__ import annotations
 
 import pytest
-from unit.node.wired_machines import Net, Wired, tight
+from msgspec.structs import replace
+from unit.node.wired_machines import BODY, GOOD, Net, linked, tight
 
 from mesh.core.effects import Send
-from mesh.core.inboxes import ReplyTo
-from mesh.core.session import Terms
-from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, NewEvent
+from mesh.model.event import NewEvent
 from mesh.model.reasons import Close, Drop
-from mesh.testing.world import World
 from mesh.wire import frames as wire
-from mesh.wire.codec import encode_body
-from mesh.wire.frames import BatchHeader, Data, Flag, Leg
+from mesh.wire.frames import Data
 
 
-def linked(region_b: str) -> tuple[Net, Wired, Wired, int]:
-    net = Net()
-    a, b = net.node("eu", "n1"), net.node(region_b, "n2")
-    net.connect(b, a)
-    net.settle()
-    return net, a, b, a.open_links()[0].link
-
-
-GOOD = BatchHeader(Leg.BRIDGE, 0, "us", "n2", 1, ("eu",), 0, 9, 0, ("us",), 1, 1)
-BODY = encode_body([(1, "t", "", 0, None, (), b"")])  # type: ignore[list-item]
-LONG = tuple(f"r{n}" for n in range(1_100))
-
-
-@pytest.mark.parametrize(
-    ("region", "change"),
-    [
-        ("us", {"leg": Leg.LOCAL}),
-        ("us", {"leg": Leg.TRANSIT}),
-        ("eu", {"leg": Leg.BRIDGE}),
-        ("us", {"path": ()}),
-        ("us", {"path": ("us", "ap")}),
-        ("us", {"regions": LONG}),
-        ("us", {"path": (*LONG[:40], "us")}),
-        ("us", {"tried": LONG[:40]}),
-        ("us", {"groups": tuple(("g", "t", region) for region in LONG)}),
-        ("us", {"hops_left": -1}),
-        ("us", {"count": 0}),
-        ("us", {"count": -1}),
-        ("us", {"remaining_ms": -1}),
-        ("us", {"batch": 2}),
-        ("us", {"batch": 0}),
-    ],
-)
-def test_a_batch_that_a_correct_peer_never_sends_costs_it_the_link(
-    region: str, change: dict[str, object]
-) -> None:
-    net, a, _, link = linked(region)
-    values = {name: getattr(GOOD, name) for name in GOOD.__struct_fields__} | change
-    a.machine.receive(link, [Data(BatchHeader(**values), BODY)], net.now)
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_batch_out_of_turn_costs_the_peer_its_link(number: int) -> None:
+    net, a, _, link = linked("us")
+    a.machine.receive(link, [Data(replace(GOOD, batch=number), BODY)], net.now)
     net.take(a)
-    assert a.closed() == [(f"{region}/n2", "protocol_error")]
+    assert a.closed() == [("us/n2", "protocol_error")]
     assert a.machine.sessions == {}
     assert a.machine.take_deliveries() == {}
 
@@ -140,153 +102,6 @@ def test_misuse_by_the_caller_is_told() -> None:
     with pytest.raises(KeyError):
         a.machine.unsubscribe(1, 9, net.now)
     a.machine.drop_session(7, net.now)
-
-
-# -- requests ------------------------------------------------------------------------------------------------------
-
-
-class Chain:
-    """a1, a2 in region a; b1, b2 in region b; the bridge is a1-b1."""
-
-    def __init__(self) -> None:
-        self.world = world = World(3)
-        self.a1 = world.node("a", "a1", bridges=["b"])
-        self.a2 = world.node("a", "a2")
-        self.b1 = world.node("b", "b1")
-        self.b2 = world.node("b", "b2")
-        world.seed_link(self.a2, self.a1)
-        world.seed_link(self.b2, self.b1)
-        world.seed_link(self.a1, self.b1, Terms("b"))
-        for node in (self.a1, self.a2, self.b1, self.b2):
-            node.start()
-        world.run(3.0)
-
-    def ended(self) -> tuple[str, tuple[tuple[str, str], ...]]:
-        [end] = self.a2.ended
-        return end.problem, end.reasons
-
-
-def test_the_first_reply_ends_a_request_and_a_second_one_is_counted() -> None:
-    chain = Chain()
-    world, a2, b2 = chain.world, chain.a2, chain.b2
-    b2.subscribe(1, 1, "svc")
-    world.run(1.0)
-    inbox = a2.request("svc", 5.0)
-    world.run(0.5)
-    [delivered] = world.delivered
-    extra = delivered.event.extra
-    assert extra is not None
-    to = ReplyTo.parse(extra[EXTRA_REPLY_TO])
-    for data in (b"one", b"two"):
-        assert (
-            b2.machine.reply(to, extra[EXTRA_CORRELATION], NewEvent("", "", 0, (), data), world.now) is None
-        )
-        b2.after()
-    world.run(0.5)
-    [end] = a2.ended
-    assert end.event is not None
-    assert (end.inbox, end.event.data, end.problem, end.path) == (inbox, b"one", "", ("b",))
-    assert a2.machine.counters.drops == {Drop.UNKNOWN_INBOX: 1}
-
-
-def test_a_request_that_nobody_subscribes_to_ends_at_once() -> None:
-    chain = Chain()
-    chain.a2.request("nobody/here", 5.0)
-    assert chain.ended() == ("no_responders", ())
-
-
-def test_a_request_whose_only_group_is_empty_by_now_ends_as_no_members() -> None:
-    chain = Chain()
-    chain.b2.subscribe(1, 1, "svc", "workers")
-    chain.world.run(1.0)
-    chain.b2.unsubscribe(1, 1)
-    chain.a2.request("svc", 5.0)
-    chain.world.run(0.5)
-    assert chain.ended() == ("no_members", (("workers/svc", "no_members"),))
-
-
-@pytest.mark.parametrize("name", ["a1", "b1", "b2"])
-def test_a_responder_that_unsubscribed_before_the_news_of_it_arrived_is_no_responder(name: str) -> None:
-    chain = Chain()
-    responder = getattr(chain, name)
-    responder.subscribe(1, 1, "svc")
-    chain.world.run(1.0)
-    responder.unsubscribe(1, 1)
-    chain.a2.request("svc", 5.0)
-    chain.world.run(1.0)
-    problem, reasons = chain.ended()
-    assert problem == "no_responders"
-    assert reasons
-
-
-def test_a_responder_whose_region_is_unreachable_is_named_with_the_reason() -> None:
-    chain = Chain()
-    chain.b2.subscribe(1, 1, "svc")
-    chain.world.run(1.0)
-    chain.b1.crash()
-    chain.world.run(8.0)
-    chain.a2.request("svc", 5.0)
-    assert chain.ended() == ("no_responders", (("b", "no_route"),))
-
-
-def test_a_responder_that_dies_with_the_request_leaves_it_to_the_time_out() -> None:
-    chain = Chain()
-    chain.b2.subscribe(1, 1, "svc")
-    chain.world.run(1.0)
-    chain.a2.request("svc", 2.0)
-    chain.world.run(0.2)
-    chain.b2.crash()
-    chain.world.run(1.5)
-    assert chain.a2.ended == []
-    chain.world.run(1.0)
-    assert chain.ended()[0] == "timeout"
-
-
-def test_a_request_to_this_nodes_own_group_ends_without_waiting_for_the_next_deadline() -> None:
-    chain = Chain()
-    chain.a1.subscribe(1, 1, "svc", "workers")
-    chain.world.run(1.0)
-    chain.a1.unsubscribe(1, 1)
-    chain.a2.request("svc", 5.0)
-    chain.world.run(0.1)
-    assert chain.ended()[0] == "no_members"
-
-
-def test_a_reply_to_nowhere_says_why() -> None:
-    chain = Chain()
-    event = NewEvent("", "", 0, (), b"")
-    now = chain.world.now
-    assert chain.a2.machine.reply(ReplyTo("zz", "z1", "1"), "1", event, now) is Drop.NO_ROUTE
-    assert chain.a2.machine.reply(ReplyTo("a", "a9", "1"), "1", event, now) is Drop.LINK_DOWN
-
-
-def test_a_reply_to_an_inbox_of_this_very_node_needs_no_link() -> None:
-    chain = Chain()
-    machine, now = chain.a2.machine, chain.world.now
-    machine.subscribe(1, 1, "svc", "", now)
-    inbox = machine.request(NewEvent("svc", "", 0, (), b"?"), 5.0, now)
-    [delivery] = machine.take_deliveries()[1]
-    extra = delivery.events[0].extra
-    assert extra is not None
-    machine.reply(
-        ReplyTo.parse(extra[EXTRA_REPLY_TO]), extra[EXTRA_CORRELATION], NewEvent("", "", 0, (), b"!"), now
-    )
-    assert [(end.inbox, end.event.data if end.event else b"") for end in machine.take_ended()] == [
-        (inbox, b"!")
-    ]
-
-
-def test_a_notice_with_a_garbage_address_is_nobodys_mail() -> None:
-    net, a, _, link = linked("us")
-    extra = ("not an address", "1")
-    header = BatchHeader(
-        Leg.BRIDGE, Flag.GROUP_ONLY, "us", "n2", 1, ("eu",), 0, 9, 0, ("us",), 1, 1, (("g", "t", "eu"),)
-    )
-    body = encode_body([(1, "t", "", 0, extra, (), b"")])  # type: ignore[list-item]
-    a.machine.receive(link, [Data(header, body)], net.now)
-    net.take(a)
-    assert a.open_links() != []
-    assert a.machine.counters.drops == {Drop.NO_MEMBERS: 1}
 
 
 def test_a_batch_larger_than_the_peers_whole_credit_is_split_or_dropped_and_holds_up_nothing() -> None:

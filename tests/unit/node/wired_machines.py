@@ -13,17 +13,20 @@ from mesh.model.reasons import Close
 from mesh.node.machine import NodeMachine
 from mesh.node.settings import NodeSettings
 from mesh.wire import frames as wire
-from mesh.wire.frames import Frame
+from mesh.wire.codec import encode_body
+from mesh.wire.frames import BatchHeader, Frame, Leg
 
 WALL_S = 1_700_000_000
 
 
-def settings(region: str, node: str, *, epoch: int = 1, accept: str = "any", **more: object) -> NodeSettings:
+def settings(
+    region: str, node: str, *, epoch: int = 1, accept: str = "any", instance: str = "", **more: object
+) -> NodeSettings:
     """A node's settings with what tests seldom care about filled in."""
     return NodeSettings(
         region=region,
         node=node,
-        instance=f"{region}/{node}#{epoch}",
+        instance=instance or f"{region}/{node}#{epoch}",
         epoch=epoch,
         software="test",
         address=f"{node}:1",
@@ -157,3 +160,24 @@ class Net:
 def tight(**limits: object) -> Limits:
     """Limits with some of them set."""
     return Limits(**limits)  # type: ignore[arg-type]
+
+
+def linked(region_b: str, limits: Limits | None = None) -> tuple[Net, Wired, Wired, int]:
+    """Two machines with an open link; returns the link's number at the first."""
+    net = Net()
+    a = net.node("eu", "n1", limits=limits or Limits())
+    b = net.node(region_b, "n2")
+    net.connect(b, a)
+    net.settle()
+    return net, a, b, a.open_links()[0].link
+
+
+def hear(net: Net, node: Wired, link: int, *frames: Frame) -> None:
+    """These frames arrive, and what the machine decided is on its way."""
+    node.machine.receive(link, frames, net.now)
+    net.take(node)
+
+
+GOOD = BatchHeader(Leg.BRIDGE, 0, "us", "n2", 1, ("eu",), 0, 9, 0, ("us",), 1, 1)
+"""A batch of us/n2 that eu/n1 may get over a bridge, with BODY."""
+BODY = encode_body([(1, "t", "", 0, None, (), b"")])  # type: ignore[list-item]

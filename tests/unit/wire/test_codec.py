@@ -202,12 +202,6 @@ def test_fields_that_a_later_version_adds_at_the_end_are_passed_over() -> None:
     assert read(raw_frame(3, msgpack.packb([1, 2, "new", [3]]))) == [Hello(1, 2)]
 
 
-def test_kinds_fit_their_byte_and_only_one_is_data() -> None:
-    assert all(0 <= kind <= 255 for kind in KINDS)
-    assert len(set(KINDS.values())) == len(KINDS)
-    assert KINDS[0] is Data
-
-
 def test_a_value_that_is_no_control_frame_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(KeyError):
         codec.encode(SAMPLES[4])  # type: ignore[arg-type]

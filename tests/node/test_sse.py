@@ -7,21 +7,15 @@ import json
 import pytest
 import trio
 import trio.testing
-from node.events_port import Port, RawClient, events_port
+from node.events_port import Port, RawClient, binary, events_port
 from node.fake_service import FakeService
 
 from mesh.model.event import Event, NewEvent
 from mesh.model.reasons import Drop
 
-ATTRIBUTES = ("specversion", "1.0", "id", "1", "source", "/s", "type", "t", "datacontenttype", "text/plain")
-
 
 def structured(topic: str, data: bytes, key: str = "") -> NewEvent:
     return NewEvent(topic, key, 0, None, data)
-
-
-def binary(topic: str, data: bytes) -> NewEvent:
-    return NewEvent(topic, "", 0, ATTRIBUTES, data)
 
 
 async def subscribed(port: Port, query: str) -> tuple[RawClient, dict]:
