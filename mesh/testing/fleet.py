@@ -20,7 +20,7 @@ from mesh.model.errors import MeshError
 
 START_S = 30.0
 STOP_S = 12.0
-MESH = [sys.executable, "-c", "import sys; from mesh.cli.main import main; sys.exit(main())"]
+MESH = [sys.executable, "-P", "-c", "import sys; from mesh.cli.main import main; sys.exit(main())"]
 
 
 @dataclass

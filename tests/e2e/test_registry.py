@@ -247,7 +247,8 @@ async def test_a_registry_that_dies_and_returns_is_not_noticed_by_events_and_a_n
         assert registered_s < REGISTERED_S
         for node in (m1, m2, m3):
             log = node.log.read_text()
-            assert "registry is back" in log
+            # m2 may not have asked anything while it was away.
+            assert "registry is back" in log or (node is m2 and "registry unavailable" not in log)
             assert "Traceback" not in log
 
 
