@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import trio
-from processes import Subscriber, bridge, publish_many, running, sees_regions
+from processes import Subscriber, bridge, items, publish_many, running, sees_regions, until
 
 
 async def test_local_members_come_first_and_the_nearest_region_takes_over_when_they_stop(
@@ -35,6 +35,12 @@ async def test_local_members_come_first_and_the_nearest_region_takes_over_when_t
                 assert min(len(near.ids), len(other.ids)) > 40, "both members of the region work"
                 assert far.ids == farther.ids == []
                 locals_.cancel_scope.cancel()
+
+            async def gone() -> bool:
+                return not await items(a2, "subscriptions")
+
+            # What is written to a connection that the client has closed is lost; the nodes must have seen it close.
+            await until(gone, 10.0, "the local members' connections are closed")
             second = await publish_many(a2, [(f"jobs/{n}", "") for n in range(100)])
             await far.wait(100)
             assert Counter(far.ids) == Counter(answer["mesh_id"] for answer in second)
