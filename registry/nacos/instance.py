@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -32,6 +33,8 @@ METADATA_CHARACTERS: Final = 1_024
 NOWHERE: Final = "0.0.0.0"
 """Nacos wants an address of an instance; a node that only dials out has none."""
 _HOST_CHARACTERS: Final = 128
+READ_KEPT: Final = 4_096
+"""Instances of which it is remembered what they say: a large region's, at about 1 KB each."""
 
 
 class Claim(NamedTuple):
@@ -92,9 +95,17 @@ def write(claim: Claim) -> Instance:
 
 
 def read(raw: msgspec.Raw, region: str) -> Claim | str:
-    """What an instance of the region's service claims, or the reason why it is ignored. Never raises."""
+    """What an instance of the region's service claims, or the reason why it is ignored. Never raises.
+
+    Cost: 0.5 us for one that was read lately, as nearly all of a list were: a list comes with every change and renewal.
+    """
+    return _read(bytes(raw), region)
+
+
+@lru_cache(maxsize=READ_KEPT)
+def _read(raw: bytes, region: str) -> Claim | str:
     try:
-        metadata = from_body(bytes(raw), Instance).metadata
+        metadata = from_body(raw, Instance).metadata
     except BadPayload:
         return "no_entry"
     if metadata.get("region") is None or metadata.get("node") is None:

@@ -288,10 +288,13 @@ class NacosRegistry(Registry):
         return region
 
     async def _settle(self, region: RegionClaims, done: Callable[[], bool], within_s: float) -> None:
-        """Look until Nacos shows something, for a bounded time."""
+        """Look until Nacos shows something, for a bounded time: soon at first, then less often, for a server that is slow because
+        many ask is not helped by more questions."""
         deadline = trio.current_time() + within_s
+        pause_s = SEEN_POLL_S
         while not done() and trio.current_time() < deadline:
-            await trio.sleep(SEEN_POLL_S)
+            await trio.sleep(min(pause_s, max(0.0, deadline - trio.current_time())))
+            pause_s *= 1.5
             await self._look(region.region)
 
     def _greater(self, region: RegionClaims, entry: NodeEntry) -> bool:
