@@ -55,7 +55,9 @@ def started(kind: str, own_server: Callable[..., Any]) -> Any:
 
 
 @pytest.mark.timeout(150, func_only=True)
-@pytest.mark.parametrize("kind", ["etcd", "nacos2", "nacos3"])
+@pytest.mark.parametrize(
+    "kind", ["etcd", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("nacos2", "nacos3"))]
+)
 async def test_five_nodes_see_a_crowd_come_and_restart_and_are_not_slowed_by_it(
     kind: str, tmp_path: Path, own_server: Callable[..., Any]
 ) -> None:
