@@ -288,13 +288,10 @@ class NacosRegistry(Registry):
         return region
 
     async def _settle(self, region: RegionClaims, done: Callable[[], bool], within_s: float) -> None:
-        """Look until Nacos shows something, for a bounded time: soon at first, then less often, for a server that is slow because
-        many ask is not helped by more questions."""
+        """Look until Nacos shows something, for a bounded time."""
         deadline = trio.current_time() + within_s
-        pause_s = SEEN_POLL_S
         while not done() and trio.current_time() < deadline:
-            await trio.sleep(min(pause_s, max(0.0, deadline - trio.current_time())))
-            pause_s *= 1.5
+            await trio.sleep(SEEN_POLL_S)
             await self._look(region.region)
 
     def _greater(self, region: RegionClaims, entry: NodeEntry) -> bool:
