@@ -18,7 +18,21 @@ class Counters:
     published: int = 0
     delivered: int = 0
     drops: dict[Drop, int] = field(default_factory=dict)
+    passed_window: int = 0
+    """Events at least once that were below the dedupe window: delivered, and nobody can say whether again."""
+    refused: dict[str, int] = field(default_factory=dict)
+    """Batches in custody that a next hop did not take, by its reason: kept here, and tried again."""
+    dead_letters: dict[Drop, int] = field(default_factory=dict)
+    """Events (times destinations) that ended as dead letters here."""
 
     def drop(self, reason: Drop, events: int) -> None:
         """Count a drop. Cost: one dictionary update."""
         self.drops[reason] = self.drops.get(reason, 0) + events
+
+    def refuse(self, reason: str) -> None:
+        """Count a batch that came back."""
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+    def dead_letter(self, reason: Drop, events: int) -> None:
+        """Count events that ended as dead letters."""
+        self.dead_letters[reason] = self.dead_letters.get(reason, 0) + events

@@ -69,6 +69,12 @@ class Window:
         self.bits[at] |= bit
         return Seen.FRESH
 
+    def forget(self, seq: int) -> None:
+        """Take back that `seq` was seen: it could not be kept after all, and will come again."""
+        if seq > self.highest - self.size:
+            at = seq % self.size
+            self.bits[at >> 3] &= ~(1 << (at & 7)) & 0xFF
+
     def see_run(self, first: int, last: int) -> bool:
         """Mark first..last at once if all of them are newer than anything seen. False: nothing was done, ask one by one.
 

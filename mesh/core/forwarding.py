@@ -83,7 +83,7 @@ class Forwarder:
             plans=self.plans,
             outbox=self._outbox,
             deliverer=self.deliverer,
-            has_credit=self._has_credit,
+            has_credit=self.has_credit,
             limits=limits,
             counters=counters,
         )
@@ -99,7 +99,8 @@ class Forwarder:
         self.region_plans.forget()
         self._outbox.forget()
 
-    def _has_credit(self, node: str) -> bool:
+    def has_credit(self, node: str) -> bool:
+        """Whether a member of the region can be sent to now."""
         return node == self.node or not self.sessions[self.planner.links.peers[node]].congested
 
     # -- batches from links --------------------------------------------------------------------------------------
@@ -166,7 +167,7 @@ class Forwarder:
         except BodyError:
             self.counters.drop(Drop.MALFORMED, header.count)
             return
-        events, plans = self._matched(events)
+        events, plans = self.matched(events)
         mine = [group for group in header.groups if group[2] == self.region]
         if mine:
             shares = self._shares_with_groups(header, events, mine, now)
@@ -249,9 +250,17 @@ class Forwarder:
             else:
                 self.counters.drop(Drop.NOT_FOR_US, header.count)
         else:
-            self.deliverer.deliver(header, *self._matched(events), now)
+            self.deliverer.deliver(header, *self.matched(events), now)
 
-    def _matched(self, events: list[Event]) -> tuple[list[Event], list[Plan]]:
+    def decoded(self, header: BatchHeader, body: bytes) -> tuple[list[Event], list[Plan]]:
+        """The events of a batch with the plans of their topics; a body that does not decode is counted."""
+        try:
+            return self.matched(decode_body(body, header.count))
+        except BodyError:
+            self.counters.drop(Drop.MALFORMED, header.count)
+            return [], []
+
+    def matched(self, events: list[Event]) -> tuple[list[Event], list[Plan]]:
         """Match each topic of a batch once: (events, plans of their topics). Events whose topic the grammar forbids are counted
         and left out. A topic is looked at once while it is in use, and nothing is remembered of a bad one, so that what is
         remembered is bounded by the longest topic allowed."""
@@ -415,7 +424,7 @@ class Forwarder:
         queue = list(session.queue)
         session.queue.clear()
         session.queued_bytes = 0
-        for header, body, since in queue:
+        for header, body, since, _ in queue:
             if header.leg is Leg.LOCAL:
                 self.counters.drop(Drop.LINK_DOWN, header.count)
                 continue

@@ -82,6 +82,11 @@ class Ingress:
         self.seq += 1
         return self.seq
 
+    def take_in(self, events: int) -> None:
+        """Number events that are published another way than by `publish`."""
+        self.seq += events
+        self._counters.published += events
+
     def header(self, deadline_ms: int, flow: int) -> BatchHeader:
         """The header of a batch that begins its way here; where to, its maker fills in."""
         return BatchHeader(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 from zlib import crc32
 
-from mesh.core.groups import Far
+from mesh.core.groups import Assigned, Far
 from mesh.core.interest import Destinations, InterestIndex
 from mesh.core.subscriptions import SubscriptionIndex
 from mesh.model.reasons import NotDelivered
@@ -72,7 +72,7 @@ class Plan:
     regions: other regions with plain interest and a next hop. groups: (group, filter) that match.
     split: some region has equal-cost next hops, so that the flow matters. targets: nodes of the region that get a copy, the own
     one included. outs, parts: room in which the forwarder remembers the batches of this plan, without and by flow,
-    deadline and group assignment. told: room for what publishers are told of it. plain: an event without key and deadline
+    deadline and group assignment. told: room for what publishers are told of it. kept: room for where it is kept at least once. plain: an event without key and deadline
     just joins `outs`.
     """
 
@@ -86,10 +86,14 @@ class Plan:
     outs: Any = None
     parts: dict[tuple[object, ...], Any] = field(default_factory=dict)
     told: Any = None
+    kept: Any = None
     plain: bool = field(init=False)
+    keepers: tuple[str, ...] = field(init=False)
+    """Nodes of the region that get it at least once: `targets`, and those without a link now, for whom it is kept."""
 
     def __post_init__(self) -> None:
         self.plain = not (self.local or self.groups or self.unreached)
+        self.keepers = (*self.targets, *(away.node for away in self.unreached if away.node))
 
 
 PLANS = 16_384
@@ -315,6 +319,18 @@ class Planner:
                 if bare == self.node or bare in self.links.peers:
                     found.append(bare)
         return found
+
+    def member_out_of_reach(self, group: str, filter: str) -> Assigned | None:
+        """A node or region with members of a group that cannot be reached now: at least once, it is kept for them. Own region first."""
+        found: list[str] = []
+        for bit in self.interest.group_members(group, filter):
+            found += self.destinations.names(bit)
+        if not found:
+            return None
+        name = min(found)
+        if name[:2] == NODE:
+            return Assigned(group, filter, self.region, name[2:])
+        return Assigned(group, filter, name[2:], "")
 
     def far_members(self, group: str, filter: str, exclude: Collection[str] = ()) -> list[Far]:
         """Other regions with members of a group and a route, without `exclude`."""

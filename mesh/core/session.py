@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -24,7 +24,7 @@ from mesh.model.ids import BadName, NodeKey, check_name
 from mesh.model.limits import Limits
 from mesh.model.reasons import Close
 from mesh.wire import frames as wire
-from mesh.wire.frames import PROTOCOL, Ack, BatchHeader, Heard, Hello, LinkKind, Open
+from mesh.wire.frames import PROTOCOL, Ack, BatchHeader, CustodyAck, Heard, Hello, LinkKind, Open, Refused
 
 DAY_S = 86_400
 ROLES = ("transit", "peer", "stub", "dmz")
@@ -67,12 +67,37 @@ class Terms(NamedTuple):
     cost: int = 0
 
 
+class Share:
+    """What one batch in custody carries of a record: until the other end has stored it, this node owes it.
+
+    lsn: of the record. parts: its destinations that this batch is for. at: when it was sent, None before.
+    """
+
+    __slots__ = ("at", "count", "ended", "lsn", "parts", "pieces", "size")
+
+    def __init__(self, lsn: int, parts: tuple[str, ...], size: int, count: int) -> None:
+        self.lsn = lsn
+        self.parts = parts
+        self.size = size
+        self.count = count
+        self.pieces = 1
+        """Batches it was cut into that are not acknowledged: for a peer that takes less at once."""
+        self.at: float | None = None
+        self.ended = False
+        """Given up: what the other end says of it later means nothing."""
+
+
+Told: TypeAlias = tuple[Share, Refused | None]
+"""A share that the other end has stored, or refused."""
+
+
 class Queued(NamedTuple):
-    """A batch waiting for credit. weight: events times destination regions, as drops are counted."""
+    """A batch waiting for credit. weight: events times destination regions, as drops are counted. share: of a batch in custody."""
 
     header: BatchHeader
     body: bytes
     since: float
+    share: Share | None = None
 
     @property
     def weight(self) -> int:
@@ -140,6 +165,13 @@ class LinkSession:
         self.queued_bytes = 0
         self.unacked: deque[tuple[int, int]] = deque()  # (batch, weight)
         self.unacked_weight = 0
+        self.owed: deque[Queued] = deque()
+        """Batches in custody that wait for credit. Never dropped; the window of each destination bounds them."""
+        self.entrusted: deque[tuple[int, Share]] = deque()
+        """Batches in custody that were sent and are not acknowledged: (batch, share)."""
+        self.told: list[Told] = []
+        """What the other end said of them since the composed machine took it."""
+        self._owed_next = False
         self._wall_ms = wall_ms
         self._started = now
         self._effects: list[Effect] = []
@@ -235,6 +267,9 @@ class LinkSession:
                 return True
             case Ack():
                 self._receive_ack(frame)
+                return True
+            case CustodyAck():
+                self._receive_custody_ack(frame)
                 return True
             case _:
                 return False
@@ -342,6 +377,10 @@ class LinkSession:
         self.flow.dropped_no_credit += dropped
         return dropped
 
+    def entrust(self, header: BatchHeader, body: bytes, share: Share, now: float) -> None:
+        """Queue a batch in custody. It is not dropped: when the link ends, `owed` and `entrusted` tell what was not taken."""
+        self.owed.append(Queued(header, body, now, share))
+
     @property
     def congested(self) -> bool:
         """Whether batches wait for credit: a queue group prefers other members then."""
@@ -367,26 +406,41 @@ class LinkSession:
         None when nothing waits or the peer granted no more. Expired batches are returned with remaining_ms = -1: the
         caller counts them and pulls again. Cost: O(1).
         """
-        if not self.queue or self.state is not SessionState.OPEN or not self._has_credit(self.queue[0]):
+        queue = self.queue
+        if self.owed and (self._owed_next or not queue):
+            queue = self.owed
+        if not queue or self.state is not SessionState.OPEN or not self._has_credit(queue[0]):
             return None
-        item = self.queue.popleft()
-        self.queued_bytes -= len(item.body)
+        item = queue.popleft()
+        if item.share is None:
+            self.queued_bytes -= len(item.body)
+            self._owed_next = (
+                True  # turn by turn: a spool that is released starves nothing, and nothing starves it
+            )
+        else:
+            self._owed_next = False
         header = item.header
         remaining = header.remaining_ms
         if remaining:
             remaining -= int((now - item.since) * 1e3)
             if remaining <= 0:
-                return Queued(msgspec.structs.replace(header, remaining_ms=-1), item.body, item.since)
+                return item._replace(header=msgspec.structs.replace(header, remaining_ms=-1))
         self._sent_batch += 1
         flow = self.flow
         flow.batches_out += 1
         flow.events_out += header.count
         flow.bytes_out += len(item.body)
-        weight = item.weight
+        share = item.share
+        if share is None:
+            weight = item.weight
+            self.unacked_weight += weight
+        else:
+            weight = 0  # nothing of it is lost when the link dies
+            share.at = now
+            self.entrusted.append((self._sent_batch, share))
         self.unacked.append((self._sent_batch, weight))
-        self.unacked_weight += weight
         header = msgspec.structs.replace(header, batch=self._sent_batch, remaining_ms=remaining)
-        return Queued(header, item.body, item.since)
+        return Queued(header, item.body, item.since, share)
 
     def _receive_ack(self, ack: Ack) -> None:
         if ack.batch > self._sent_batch:
@@ -397,6 +451,21 @@ class LinkSession:
         self._acked_batch = max(self._acked_batch, ack.batch)
         self._may_bytes = max(self._may_bytes, ack.credit_bytes)
         self._may_events = max(self._may_events, ack.credit_events)
+
+    def _receive_custody_ack(self, ack: CustodyAck) -> None:
+        if ack.batch > self._sent_batch:
+            self.refuse(Close.PROTOCOL_ERROR, f"has custody of batch {ack.batch}, sent {self._sent_batch}")
+            return
+        refused = {entry[0]: entry for entry in ack.refused}
+        entrusted = self.entrusted
+        while entrusted and entrusted[0][0] <= ack.batch:
+            batch, share = entrusted.popleft()
+            self.told.append((share, refused.get(batch)))
+
+    def custody_taken(self, batch: int, refused: tuple[Refused, ...]) -> None:
+        """Tell the other end that its batches up to this number are stored here, but for the refused ones."""
+        if self.is_open:
+            self._effects.append(Send(self.link, CustodyAck(batch, refused)))
 
     # -- receiving batches ---------------------------------------------------------------------------------------
 

@@ -43,6 +43,41 @@ class Drop(StrEnum):
     UNKNOWN_INBOX = "unknown_inbox"
     """A reply whose requester is gone or timed out."""
     SHUTDOWN = "shutdown"
+    JOURNAL_DAMAGED = "journal_damaged"
+    """Kept here, and the disk lost it."""
+    SPOOL_FULL = "spool_full"
+    """More waits under its topic's rule than may, and the rule lets the oldest go."""
+    SPOOL_AGE = "spool_age"
+    """It waited as long as anything may."""
+    MEMBER_GONE = "member_gone"
+    """The node it was for is dead, and nothing there outlived it."""
+
+
+class Refuse(StrEnum):
+    """Why a node does not take custody of a batch. The one before it keeps it, and tries again later or another way."""
+
+    NO_JOURNAL = "no_journal"
+    """The node keeps nothing on disk."""
+    FULL = "full"
+    """Its journal holds as much as it may."""
+    PENDING_FULL = "pending_full"
+    """More waits to be written than may: its disk does not keep up."""
+    NO_SPACE = "no_space"
+    """Its disk is full."""
+    READ_ONLY = "read_only"
+    IO_ERROR = "io_error"
+    """Its disk fails."""
+    LOOP = "loop"
+    """It has been in that region before: the routes changed under it."""
+    HOP_LIMIT = "hop_limit"
+    DRAINING = "draining"
+    """The node leaves and takes nothing new."""
+    STARTING = "starting"
+    """The node has just started and does not know yet who wants what."""
+    TIMEOUT = "timeout"
+    """It did not say in time that it has the batch."""
+    SPOOL_FULL = "spool_full"
+    """What waits under its topic's rule is as much as the rule allows, and the rule says block."""
 
 
 class NotDelivered(StrEnum):

@@ -104,6 +104,7 @@ class ControlPlane:
         """Plans may be out of date: interest, routes or members changed."""
         self.effects: list[Effect] = []
         self._live: set[str] = {settings.node}
+        self._gone: list[str] = []
         self.exchange = TableExchange(
             self.tables, self.world, links, self.effects, settings.limits, dice, now
         )
@@ -191,11 +192,17 @@ class ControlPlane:
                     self._entry(node, key, value, now)
         elif notify.what in ("member_dead", "member_left") and node in self._live and node != self.node:
             self._live.discard(node)
+            self._gone.append(node)
             for key, _ in list(self.tables.items(node)):
                 self._entry(node, key, None, now)
             self.routes.sibling_gone(node, now)
             self.receipts.member_gone(node)
         self.changed = True
+
+    def take_gone(self) -> list[str]:
+        """Members that died or left since the last call."""
+        gone, self._gone = self._gone, []
+        return gone
 
     def peer_opened(self, session: LinkSession, now: float) -> None:
         """A link to a member opened: greet it with membership, then routes and interest (in its table), then summaries."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mesh.core.counters import Counters
+from mesh.core.custody.custody import Custody
+from mesh.core.custody.store import NoStore, Store
 from mesh.core.effects import CloseLink, Effect, Notify, Send
 from mesh.core.forwarding import Forwarder
 from mesh.core.inboxes import Ended, ReplyTo
@@ -23,13 +25,15 @@ from mesh.model.dice import Dice
 from mesh.model.event import Delivery, Event, NewEvent
 from mesh.model.ids import NodeKey, Version
 from mesh.model.reasons import Close, Drop
+from mesh.model.topic_rules import TopicRules
 from mesh.node.admission import Admission, Verdict
 from mesh.node.batch_rules import batch_problem
 from mesh.node.control import ControlPlane
+from mesh.node.informed import Informed
 from mesh.node.mail import Mail
 from mesh.node.settings import NodeSettings
 from mesh.wire import frames as wire
-from mesh.wire.frames import BatchHeader, Data, LinkKind
+from mesh.wire.frames import BatchHeader, Data, Flag, LinkKind
 
 HOUSEKEEPING_S = 60.0
 _BROKEN = frozenset({Close.LINK_LOST, Close.PEER_CLOSED, Close.HELLO_TIMEOUT})
@@ -38,13 +42,22 @@ _BROKEN = frozenset({Close.LINK_LOST, Close.PEER_CLOSED, Close.HELLO_TIMEOUT})
 
 class NodeMachine:
     """Args:
-        settings: who this is. dice: its only source of chance. now: monotonic seconds.
+        settings: who this is. dice: its only source of chance. now: monotonic seconds. store: the journal; without one nothing is
+            taken at least once. rules: what `[[topic]]` says.
     Results to take after each call: `drain()` (effects, Send and CloseLink name links by number), `take_deliveries()`,
     `take_ready()` (links with batches to `pull`), `take_ended()` (requests), `take_questions()` (mail from other nodes).
     Raises: KeyError or ValueError on misuse by the caller; never for what a peer sent.
     """
 
-    def __init__(self, settings: NodeSettings, dice: Dice, now: float) -> None:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        dice: Dice,
+        now: float,
+        *,
+        store: Store | None = None,
+        rules: TopicRules | None = None,
+    ) -> None:
         self.settings = settings
         self.key = NodeKey(settings.region, settings.node)
         self.identity = Identity(
@@ -88,6 +101,17 @@ class NodeMachine:
             limits=settings.limits,
             counters=self.counters,
         )
+        self.rules = rules or TopicRules()
+        self.custody = Custody(
+            NoStore() if store is None else store,
+            self.forwarder,
+            self.rules,
+            dice=dice,
+            limits=settings.limits,
+            counters=self.counters,
+        )
+        self.informed = Informed(self.custody.store, self.control, now, alone=settings.alone)
+        self.custody.arrival.informed = self.custody.intake.informed = self.informed
         self.mail = Mail(self.key, self.forwarder, settings.limits, self.counters)
         self.inboxes = self.mail.inboxes
         self.admission = Admission(settings, self.sessions, self.links, self.control.membership)
@@ -149,6 +173,7 @@ class NodeMachine:
             # Batches change no table and no route: what they leave behind is mail, and the session's acknowledgement.
             if session.kind is LinkKind.PEER:
                 self.control.membership.heard(session.peer_key.node, now)
+            self.custody.acknowledge()
             self._after_session(session, now)
             self.mail.take_in(now)
             return
@@ -162,6 +187,8 @@ class NodeMachine:
         problem = batch_problem(session, header, self.settings.limits)
         if problem:
             session.refuse(Close.PROTOCOL_ERROR, problem)
+        elif header.flags & Flag.CUSTODY:
+            self.custody.receive(session, header, frame.body, now)
         else:
             self.forwarder.receive(session, header, frame.body, now)
 
@@ -176,6 +203,8 @@ class NodeMachine:
             and session.state is SessionState.OPENING
         ):
             self._judge(session, now)
+        elif isinstance(frame, wire.CustodyAck):
+            self.custody.told(session, now)
         elif isinstance(frame, wire.CloseLink):
             self._gone(session, _close_reason(frame.reason), frame.detail, now, by_peer=True)
         elif isinstance(frame, wire.Heard) and session.rtt_ms is not None and session.kind is LinkKind.BRIDGE:
@@ -247,6 +276,7 @@ class NodeMachine:
             self.control.bridge_closed(session.link, now)
         self._plans_changed(now)
         self.forwarder.link_gone(session, now)
+        self.custody.link_gone(session, now)
 
     def _is_linked(self, session: LinkSession) -> bool:
         if session.peer is None:
@@ -266,6 +296,27 @@ class NodeMachine:
         if self.draining:
             raise ValueError("draining")
         return self.forwarder.publish(events, None, now)
+
+    def publish_kept(self, events: Sequence[NewEvent], now: float) -> tuple[Published, int]:
+        """Take events in at least once. Returns what became of them and the record that must be synced before they count as accepted.
+
+        Raises: StoreRefusedError: the journal cannot take them, nothing happened. ValueError while draining.
+        """
+        if self.draining:
+            raise ValueError("draining")
+        found = self.custody.publish(events, now)
+        self._settle(now)
+        return found
+
+    def stored(self, now: float) -> None:
+        """The journal committed: tell those who wait for it."""
+        self.custody.acknowledge()
+        for session in list(self.sessions.values()):
+            self._after_session(session, now)
+
+    def recover(self, wall_ms: int, now: float) -> int:
+        """Take up what an earlier process left in the journal. Before any link. Returns the number of records."""
+        return self.custody.recover(wall_ms, now)
 
     def subscribe(self, session: int, sid: int, filter: str, group: str, now: float) -> None:
         """Add a client's subscription. The filter must be checked. Raises ValueError when the sid is taken."""
@@ -349,7 +400,10 @@ class NodeMachine:
             item = session.pull(now)
             if item is None or item.header.remaining_ms >= 0:
                 return item
-            self.counters.drop(Drop.EXPIRED, item.weight)
+            if item.share is None:
+                self.counters.drop(Drop.EXPIRED, item.weight)
+            else:
+                self.custody.dispatch.expired(item.share, now)
         return None
 
     def drain(self) -> list[Effect]:
@@ -385,7 +439,11 @@ class NodeMachine:
                 self.control.next_deadline(), self.admission.next_deadline(), self._housekeeping_at
             )
         due = min(control, self._session_deadline)
-        for at in (self.inboxes.next_deadline(), self.control.membership.next_deadline()):
+        for at in (
+            self.inboxes.next_deadline(),
+            self.control.membership.next_deadline(),
+            self.custody.next_deadline(),
+        ):
             if at is not None and at < due:
                 due = at
         return due
@@ -401,9 +459,14 @@ class NodeMachine:
             self._carry_out(verdict, now)
         self.control.handle_deadline(now)
         self.inboxes.handle_deadline(now)
+        due = self.custody.next_deadline()
+        if due is not None and now >= due:
+            self.custody.handle_deadline(now)
         if now >= self._housekeeping_at:
             self._housekeeping_at = now + HOUSEKEEPING_S
             self.forwarder.deliverer.dedupe.expire(now)
+            self.custody.keeping.dedupe.expire(now)
+            self.informed.remember(now)
         self._settle(now)
 
     def _settle(self, now: float) -> None:
@@ -425,12 +488,17 @@ class NodeMachine:
         if self.control.changed:
             self.control.changed = False
             forwarder.invalidate(now)
+            self.custody.ways_changed(now)
+            self.informed.remember(now)
+        for node in self.control.take_gone():
+            self.custody.member_gone(node, now)
 
     # -- leaving -------------------------------------------------------------------------------------------------
 
     def leave(self, now: float) -> None:
         """Begin to leave: nothing new is taken in, routes are withdrawn, the region is told. Queues still empty."""
         self.admission.draining = True
+        self.custody.arrival.draining = True
         self.forwarder.flush(now)
         self.control.leave(now)
         self._settle(now)

@@ -16,6 +16,7 @@ class NodeSettings:
     region, node: who this is. instance: random per process start. epoch: see `mesh.store.epoch`.
     address: where other nodes reach the link port, "" when it only dials out.
     accept: "any" or "listed": which regions may dial in. bridges: terms per listed region.
+    alone: no seeds, no bridges, no registry and no link port: nobody else will ever tell it anything.
     merge_budget: filters a region exports before its summary merges.
     """
 
@@ -30,6 +31,7 @@ class NodeSettings:
     accept: str = "any"
     bridges: dict[str, Terms] = field(default_factory=dict)
     merge_budget: int = 4_096
+    alone: bool = False
     limits: Limits = field(default_factory=Limits)
     membership: MembershipSettings = field(default_factory=MembershipSettings)
     routes: RouteSettings = field(default_factory=RouteSettings)

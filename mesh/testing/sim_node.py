@@ -21,6 +21,7 @@ from mesh.model.reasons import Drop
 from mesh.node.machine import NodeMachine
 from mesh.node.settings import NodeSettings
 from mesh.testing.network import WALL_S, Connection
+from mesh.testing.sim_store import SimStore
 from mesh.wire import frames as wire
 from mesh.wire.frames import Data
 
@@ -96,6 +97,12 @@ class SimNode:
         self._armed = float("inf")
         self._now = 0.0
         self.machine: NodeMachine
+        self.store = SimStore(lambda: int((WALL_S + self.world.now + self.skew_s) * 1e3))
+        """Its disk: what outlives its processes."""
+        self.fsync_s = 0.003
+        self.accepted: list[tuple[float, MeshId]] = []
+        """Events published at least once here, and when their publisher was told so."""
+        self._unaccepted: list[tuple[int, list[MeshId]]] = []
 
     @property
     def now(self) -> float:
@@ -123,7 +130,9 @@ class SimNode:
         if world.merge_budget is not None:
             settings = replace(settings, merge_budget=world.merge_budget)
         self._now = 0.0
-        self.machine = NodeMachine(settings, random.Random(world.dice.getrandbits(64)), self.now)
+        dice = random.Random(world.dice.getrandbits(64))
+        self.machine = NodeMachine(settings, dice, self.now, store=self.store, rules=world.rules)
+        self.machine.recover(int((WALL_S + world.now + self.skew_s) * 1e3), self.now)
         self.up = True
         self.generation += 1
         self._armed = float("inf")
@@ -139,6 +148,8 @@ class SimNode:
         """The process ends at once. told: kill -9, the others see FIN or RST; otherwise the power went."""
         self.up = False
         self._bury()
+        self.store.crash(self.world.dice)
+        self._unaccepted.clear()
         for connection in list(self.connections.values()):
             self.world.sever(connection, told=told)
 
@@ -205,6 +216,33 @@ class SimNode:
         self.after()
         return ids
 
+    def publish_kept(self, *topics: str, key: str = "", data: bytes = b"x", ttl_ms: int = 0) -> list[MeshId]:
+        """Publish at least once, one event per topic; they appear in `accepted` when the publisher is told so.
+
+        Raises: StoreRefusedError."""
+        events = [NewEvent(topic, key, ttl_ms, None, data) for topic in topics]
+        (first, plans, assigned), lsn = self.machine.publish_kept(events, self.now)
+        world = self.world
+        ids = [(self.key.region, self.key.node, self.epoch, first + at) for at in range(len(topics))]
+        for at, topic in enumerate(topics):
+            world.taken.append(Taken(world.now, self.key, ids[at], topic, plans[at], assigned.get(at, ())))
+        self._unaccepted.append((lsn, ids))
+        self.after()
+        return ids
+
+    def _commit(self) -> None:
+        """What the journal's flusher does: one commit after the other while there is something to write."""
+        generation, world = self.generation, self.world
+        self.store.begin()
+
+        def done() -> None:
+            if self.up and generation == self.generation:
+                self.store.finish()
+                self.machine.stored(self.now)
+                self.after()
+
+        world.at(world.now + self.fsync_s * world.dice.uniform(0.3, 3.0), done)
+
     def request(self, topic: str, timeout_s: float) -> str:
         """Send a request; its end appears in `ended`."""
         inbox = self.machine.request(NewEvent(topic, "", 0, (), b"?"), timeout_s, self.now)
@@ -244,6 +282,10 @@ class SimNode:
                     world.delivered.append(Delivered(world.now, self.key, session, mesh_id, event, delivery))
                     if self.replies and event.extra is not None:
                         asked.append(event)
+        while self._unaccepted and self._unaccepted[0][0] <= self.store.synced:
+            self.accepted += [(world.now, mesh_id) for mesh_id in self._unaccepted.pop(0)[1]]
+        if self.store.dirty and self.up:
+            self._commit()
         self.ended += machine.take_ended()
         machine.take_questions()
         deadline = machine.next_deadline()

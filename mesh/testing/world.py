@@ -18,6 +18,7 @@ from mesh.model.event import Event
 from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits
 from mesh.model.reasons import Drop
+from mesh.model.topic_rules import TopicRules
 from mesh.testing.network import Chaos, Connection, Network
 from mesh.testing.sim_node import Delivered, MeshId, SimNode, Taken
 from mesh.wire.frames import BatchHeader
@@ -30,6 +31,7 @@ class World(Network):
 
     Args:
         seed: of every chance in the run. limits: of every node. through_codec: encode and decode every frame.
+        rules: of topics, at every node.
         merge_budget: filters a region exports before its summary merges; None: as nodes have it by default.
     """
 
@@ -40,10 +42,12 @@ class World(Network):
         limits: Limits | None = None,
         through_codec: bool = False,
         merge_budget: int | None = None,
+        rules: TopicRules | None = None,
     ) -> None:
         super().__init__(random.Random(seed), limits or Limits(), through_codec=through_codec)
         self.seed = seed
         self.merge_budget = merge_budget
+        self.rules = rules or TopicRules()
         self.delivered: list[Delivered] = []
         self.taken: list[Taken] = []
         self.buried: dict[Drop, int] = {}

@@ -98,6 +98,19 @@ class Ack(_Frame, frozen=True, array_like=True, gc=False):
     credit_events: UInt  # total of events the other end may have sent
 
 
+Refused: TypeAlias = tuple[UInt, str, tuple[str, ...]]
+"""(batch, why: a value of model.reasons.Refuse, regions of it that were not taken; none named: the whole batch)."""
+
+
+class CustodyAck(_Frame, frozen=True, array_like=True, gc=False):
+    """The sender has stored every batch in custody up to a number, and owes it from here on, but for what it refused."""
+
+    batch: UInt  # every batch with the flag CUSTODY up to this number is stored, or named below
+    refused: tuple[
+        Refused, ...
+    ] = ()  # not taken, or not for these regions: the receiver of this frame still owes them
+
+
 # -- membership (in one region) ----------------------------------------------------------------------------------
 
 
@@ -274,6 +287,9 @@ class Flag(IntEnum):
     REDIRECTED = 2  # a bridge without its own route passed this TRANSIT on once
     GROUP_ONLY = 4  # a queue group assigned again: deliver to `groups`, never to plain subscriptions
     TO_NODE = 8  # for one node (`to_node`) of the one region in the set: replies, no_responders, no_members
+    CUSTODY = (
+        16  # at least once: the receiver stores it and says so in a CustodyAck; until then the sender owes it
+    )
 
 
 class BatchHeader(_Frame, frozen=True, array_like=True, gc=False):
@@ -309,6 +325,7 @@ Control: TypeAlias = (
     | Hello
     | Heard
     | Ack
+    | CustodyAck
     | Probe
     | ProbeAck
     | ProbeRequest
@@ -334,6 +351,7 @@ KINDS: Final[dict[int, type[_Frame]]] = {
     3: Hello,
     4: Heard,
     5: Ack,
+    6: CustodyAck,
     16: Probe,
     17: ProbeAck,
     18: ProbeRequest,

@@ -1,0 +1,1 @@
+"""Hop custody: what this node stored and owes to somebody, until the next one has stored it, too."""

@@ -1,0 +1,250 @@
+"""At-least-once delivery at one node, whole: what comes in, what is kept, what leaves, and what ends as a dead letter.
+
+Decides only who hears of what. Each decision is in its own module: `intake` (published here), `arrival` (from links), `keeping`
+(into the store, once), `dispatch` (out again), `spools` (bounds by rule), `dead_letters`.
+Invariant: for every event that was accepted here, each of its destinations has it, or is owed it by this node or a later one, or a
+dead letter says why not.
+Source: design page "Routing", Delivery; decision 0016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from msgspec.structs import replace
+
+from mesh.core.counters import Counters
+from mesh.core.custody.arrival import Arrival
+from mesh.core.custody.dead_letters import DEAD, DeadLetters
+from mesh.core.custody.dispatch import Dispatch
+from mesh.core.custody.intake import Intake
+from mesh.core.custody.keeping import Keeping
+from mesh.core.custody.listeners import PlainListeners
+from mesh.core.custody.record import NODE, OUTWARD, REGION, Held, decode_head
+from mesh.core.custody.spools import Spools
+from mesh.core.custody.store import Store
+from mesh.core.forwarding import Forwarder
+from mesh.core.groups import far_region, member_node
+from mesh.core.hop import mesh_id_of
+from mesh.core.ingress import Published
+from mesh.core.session import LinkSession
+from mesh.model.dice import Dice
+from mesh.model.event import Event, NewEvent
+from mesh.model.limits import Limits
+from mesh.model.reasons import Drop
+from mesh.model.topic_rules import TopicRules
+from mesh.wire.codec import encode_body
+from mesh.wire.frames import BatchHeader, Flag, Leg
+
+
+class Custody:
+    """Args: store: the journal. forwarder: the data plane whose plans, sessions and deliverer custody shares.
+
+    To be called: `receive` for batches with the flag CUSTODY, `told` after a CustodyAck, `synced` after every commit of the store, `acknowledge` after
+    every burst, `link_gone`, `ways_changed`, `handle_deadline`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        forwarder: Forwarder,
+        rules: TopicRules,
+        *,
+        dice: Dice,
+        limits: Limits,
+        counters: Counters,
+    ) -> None:
+        self.store = store
+        self.forwarder = forwarder
+        self.rules = rules
+        self.limits = limits
+        self.counters = counters
+        region, node = forwarder.region, forwarder.node
+        planner, sessions = forwarder.planner, forwarder.sessions
+        self.letters = DeadLetters(store, limits, counters)
+        self.spools = Spools(self._end_record)
+        self.dispatch = Dispatch(
+            region,
+            store=store,
+            planner=planner,
+            sessions=sessions,
+            ready=lambda link: forwarder.ready.add(link),
+            give_up=self._give_up,
+            freed=self.spools.freed,
+            dice=dice,
+            limits=limits,
+            counters=counters,
+        )
+        plan_of = forwarder.region_plans.of
+        self.listeners = PlainListeners(forwarder.deliverer, plan_of, self.reassign)
+        self.keeping = Keeping(
+            store=store,
+            dispatch=self.dispatch,
+            listeners=self.listeners,
+            letters=self.letters,
+            matched=forwarder.matched,
+            plan_of=plan_of,
+            limits=limits,
+            counters=counters,
+        )
+        self.arrival = Arrival(
+            region,
+            node,
+            store=store,
+            keeping=self.keeping,
+            letters=self.letters,
+            planner=planner,
+            matched=forwarder.matched,
+            mail=lambda header, events: forwarder.mail.extend((header, event) for event in events),
+            again=self.reassign,
+            sessions=sessions,
+            limits=limits,
+            counters=counters,
+        )
+        self.intake = Intake(
+            forwarder.ingress,
+            store=store,
+            keeping=self.keeping,
+            spools=self.spools,
+            letters=self.letters,
+            planner=planner,
+            plans=forwarder.plans,
+            rules=rules,
+            has_credit=forwarder.has_credit,
+            counters=counters,
+        )
+
+    # -- after a restart ---------------------------------------------------------------------------------------------
+
+    def recover(self, wall_ms: int, now: float) -> int:
+        """Take up what an earlier process left in the store. Returns how many records. Called once, before any link opens."""
+        records = 0
+        for entry in self.store.outstanding():
+            records += 1
+            dead = next((part for part in entry.parts if part.startswith(DEAD)), "")
+            if dead:
+                self.letters.recover(entry.lsn, dead, entry.head_bytes + entry.body_bytes)
+                continue
+            outward = tuple(part for part in entry.parts if part.startswith(OUTWARD))
+            if outward:
+                self._recover_outward(entry.lsn, outward, entry.stored_ms, entry.body_bytes, wall_ms, now)
+        return records
+
+    def _recover_outward(
+        self, lsn: int, parts: tuple[str, ...], stored_ms: int, size: int, wall_ms: int, now: float
+    ) -> None:
+        try:
+            head = decode_head(self.store.read(lsn)[0])
+        except (LookupError, ValueError):
+            self.counters.drop(Drop.JOURNAL_DAMAGED, len(parts))
+            for part in parts:
+                self.store.settle(lsn, part)
+            return
+        left_ms = head.deadline_ms or head.header.remaining_ms or self.limits.spool_age_s * 1e3
+        left_ms -= max(0, wall_ms - stored_ms)  # a clock that went back gives nothing away
+        held = Held(lsn, size, head.header.count, parts, now + left_ms / 1e3, head.rule)
+        rule = self.rules.named(head.rule)
+        if rule.spool_bytes:
+            self.spools.add(rule, lsn, size)
+        self.dispatch.recover(held)
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    def publish(self, events: Sequence[NewEvent], now: float, flags: int = 0) -> tuple[Published, int]:
+        """See `Intake.publish`."""
+        return self.intake.publish(events, flags, now)
+
+    def receive(self, session: LinkSession, header: BatchHeader, body: bytes, now: float) -> None:
+        """See `Arrival.receive`."""
+        self.arrival.receive(session, header, body, now)
+
+    def acknowledge(self) -> None:
+        """See `Arrival.acknowledge`."""
+        self.arrival.acknowledge()
+
+    def told(self, session: LinkSession, now: float) -> None:
+        """The other end of a link acknowledged or refused batches."""
+        self.dispatch.told(session, now)
+
+    def link_gone(self, session: LinkSession, now: float) -> None:
+        """A link ended and is out of the planner's tables."""
+        self.arrival.link_gone(session.link)
+        self.dispatch.link_gone(session, now)
+
+    def ways_changed(self, now: float) -> None:
+        """Routes, links, members or interest changed."""
+        self.dispatch.ways_changed(now)
+
+    def member_gone(self, node: str, now: float) -> None:
+        """A member is dead or has left: what waits for it goes to other members of its groups, or is over with its sessions."""
+        lane = self.dispatch.lanes.get(NODE + node)
+        if lane is None:
+            return
+        for lsn in list(lane.waiting):
+            self.dispatch.take_back(lsn, NODE + node, partial(self._without_member, node), now)
+
+    def _without_member(self, node: str, header: BatchHeader, body: bytes, now: float) -> bool:
+        """A batch for a node that is gone. True: nobody there wants it any more, and what a group had to get is elsewhere."""
+        events, _ = self.forwarder.decoded(header, body)
+        planner = self.forwarder.planner
+        bit = planner.destinations.find(NODE + node)
+        if any(planner.interest.match(event.topic).mask & bit for event in events):
+            return False  # interest that outlives its node: durable clients, who come back with it
+        for event in events:
+            for group, filter, _ in header.groups:
+                self.reassign(header, event, group, filter, now)
+        if not header.groups:
+            self.counters.drop(Drop.MEMBER_GONE, len(events))
+        return True
+
+    # -- groups again ------------------------------------------------------------------------------------------------
+
+    def reassign(self, header: BatchHeader, event: Event, group: str, filter: str, now: float) -> int:
+        """A group's event found no member where it was: another node of the region, else another region, else a dead letter. Returns
+        the record that has it."""
+        forwarder, planner = self.forwarder, self.forwarder.planner
+        region, node = forwarder.region, forwarder.node
+        tried = (*header.tried, region)
+        mesh_id = mesh_id_of(header, event)
+        again = replace(
+            header,
+            flags=(header.flags | Flag.GROUP_ONLY | Flag.REDELIVERED) & ~Flag.REDIRECTED,
+            hops_left=header.hops_left - 1,
+            path=(),
+            count=1,
+        )
+        body = encode_body([event])
+        if again.hops_left > 0 and len(tried) <= self.limits.tried_regions:
+            near = [] if region in header.tried else planner.near_members(group, filter, (node,))
+            member = member_node(mesh_id, group, near)
+            if member is not None:
+                local = replace(again, leg=Leg.LOCAL, regions=(region,), groups=((group, filter, region),))
+                return self.keeping.keep(local, body, (NODE + member,), now)
+            far = far_region(mesh_id, group, planner.far_members(group, filter, tried))
+            if far is not None:
+                away = replace(
+                    again, leg=Leg.BRIDGE, regions=(far,), groups=((group, filter, far),), tried=tried
+                )
+                return self.keeping.keep(away, body, (REGION + far,), now)
+        return self.letters.put(header, event, f"g/{group}/{filter}", Drop.NO_MEMBERS, len(tried))
+
+    # -- ends --------------------------------------------------------------------------------------------------------
+
+    def _give_up(
+        self, header: BatchHeader, body: bytes, part: str, why: Drop, tries: int, now: float
+    ) -> None:
+        self.letters.put_all(header, body, part, why, tries)
+
+    def _end_record(self, lsn: int, as_dead_letter: bool, now: float) -> None:
+        """A rule's spool is full: this record goes."""
+        self.dispatch.end_record(lsn, Drop.SPOOL_FULL, now, dead_letter=as_dead_letter)
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        return self.dispatch.next_deadline()
+
+    def handle_deadline(self, now: float) -> None:
+        """Do what is due."""
+        self.dispatch.handle_deadline(now)

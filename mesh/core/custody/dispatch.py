@@ -1,0 +1,443 @@
+"""Records on their way out: each part goes to its next hop, waits for one, and is sent again until somebody else has stored it.
+
+Decides which next hop gets which parts of a record, when a record must wait, and when one is tried again. Never decides who wants
+an event (`mesh.core.plan`), never decodes a body but to halve it for a peer with smaller limits, and never drops: a record ends when
+all its parts were taken, or dead-lettered with a reason.
+Invariant: each open part of a record is either in its lane's waiting queue or in exactly one share under way.
+Source: design page "Routing", Forwarding (disjoint split by next hop) and Delivery (hop custody, heal order).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heappop, heappush
+
+from msgspec.structs import replace
+
+from mesh.core.counters import Counters
+from mesh.core.custody.lane import Lane
+from mesh.core.custody.record import NODE, REGION, Held, decode_head
+from mesh.core.custody.store import Store
+from mesh.core.hop import leaving
+from mesh.core.plan import Planner
+from mesh.core.session import LinkSession, Share
+from mesh.model.dice import Dice
+from mesh.model.limits import Limits
+from mesh.model.reasons import Drop, Refuse
+from mesh.wire.codec import BodyError, decode_body, encode_body
+from mesh.wire.frames import BatchHeader, Flag, Leg, Refused
+
+GiveUp = Callable[[BatchHeader, bytes, str, Drop, int, float], None]
+"""(header, body, part, why, tries, now): a part of a record that ends as a dead letter."""
+
+
+class Dispatch:
+    """Args:
+        store: has the records. ready: links with something to pull. give_up: makes dead letters. freed: told the rule and size of a
+        record that ended.
+    Cost: about 15 us a record and next hop, O(regions); a record that waits costs about 300 bytes.
+    """
+
+    def __init__(
+        self,
+        region: str,
+        *,
+        store: Store,
+        planner: Planner,
+        sessions: dict[int, LinkSession],
+        ready: Callable[[int], None],
+        give_up: GiveUp,
+        freed: Callable[[str, int], None],
+        dice: Dice,
+        limits: Limits,
+        counters: Counters,
+    ) -> None:
+        self.region = region
+        self.store = store
+        self.held: dict[int, Held] = {}
+        self.lanes: dict[str, Lane] = {}
+        self._planner = planner
+        self._sessions = sessions
+        self._ready = ready
+        self._give_up = give_up
+        self._freed = freed
+        self._dice = dice
+        self._limits = limits
+        self._counters = counters
+        self._expiring: list[tuple[float, int]] = []
+        self._tokens = limits.spool_bytes_per_s
+        self._tokens_at = 0.0
+        self._check_at: float | None = None
+        self._changed = False
+
+    def lane(self, part: str) -> Lane:
+        """The lane of a destination, made when it is new."""
+        lane = self.lanes.get(part)
+        if lane is None:
+            limits = self._limits
+            lane = self.lanes[part] = Lane(part, limits.custody_window_bytes, limits.custody_window_events)
+        return lane
+
+    # -- taking over -------------------------------------------------------------------------------------------------
+
+    def keep(self, held: Held, header: BatchHeader, body: bytes, now: float) -> None:
+        """A record that the store has just taken: send what may leave, let the rest wait."""
+        self.held[held.lsn] = held
+        if held.expires_at is not None:
+            heappush(self._expiring, (held.expires_at, held.lsn))
+            self._arm(held.expires_at)
+        free = []
+        for part in held.open:
+            lane = self.lane(part)
+            if lane.waiting or not lane.may_send(now):
+                lane.waiting.append(held.lsn)
+            else:
+                free.append(part)
+        if free:
+            self._send(held, free, header, body, now)
+
+    def recover(self, held: Held) -> None:
+        """A record of an earlier process: in order, before anything is sent. Every part of it may have arrived."""
+        held.sent = held.open
+        self.held[held.lsn] = held
+        if held.expires_at is not None:
+            heappush(self._expiring, (held.expires_at, held.lsn))
+            self._arm(held.expires_at)
+        for part in held.open:
+            self.lane(part).waiting.append(held.lsn)
+
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    def _send(self, held: Held, parts: Sequence[str], header: BatchHeader, body: bytes, now: float) -> None:
+        """Give parts to their next hops; those without one wait at the front of their lanes."""
+        if held.expires_at is not None and header.remaining_ms:
+            header = replace(header, remaining_ms=max(1, int((held.expires_at - now) * 1e3)))
+        regions = [part[2:] for part in parts if part.startswith(REGION)]
+        sent: list[str] = []
+        if regions:
+            ways, lost = self._ways(header, regions)
+            for way in ways:
+                onwards = leaving(header, way, self.region)
+                names = tuple(REGION + region for region in way.regions)
+                if onwards is None:
+                    for name in names:
+                        self._end(held, name, Drop.HOP_LIMIT, now, (header, body))
+                    continue
+                self._entrust(held, way.link, onwards, body, names, now)
+                sent += names
+            for region in lost:
+                self._wait(held, REGION + region)
+        for part in parts:
+            if not part.startswith(NODE):
+                continue
+            link = self._planner.links.peers.get(part[2:])
+            if link is None:
+                self._wait(held, part)
+                continue
+            local = header
+            if header.leg is not Leg.LOCAL or not header.groups:
+                local = replace(header, leg=Leg.LOCAL, regions=(self.region,), groups=())
+            self._entrust(held, link, local, body, (part,), now)
+            sent.append(part)
+        if sent:
+            held.tries += 1
+
+    def _ways(self, header: BatchHeader, regions: Sequence[str]) -> tuple[list, list[str]]:  # type: ignore[type-arg]
+        if header.leg is Leg.TRANSIT:
+            redirect = not header.flags & Flag.REDIRECTED
+            own, sibling, lost = self._planner.own_partition(regions, header.path, redirect=redirect)
+            return [*own, *sibling], lost
+        return self._planner.partition(regions, f"{header.region}/{header.node}", header.flow, header.path)
+
+    def _wait(self, held: Held, part: str) -> None:
+        lane = self.lane(part)
+        lane.has_way = False
+        lane.back(held.lsn)
+
+    def _entrust(
+        self, held: Held, link: int, header: BatchHeader, body: bytes, parts: tuple[str, ...], now: float
+    ) -> None:
+        for part in parts:
+            self.lanes[part].left(held.size, held.count)
+        flags = header.flags | Flag.CUSTODY
+        if any(part in held.sent for part in parts):
+            flags |= Flag.REDELIVERED
+        share = Share(held.lsn, parts, held.size, held.count)
+        self._arm(now + self._limits.custody_timeout_s)
+        self._queue(self._sessions[link], replace(header, flags=flags), body, share, now)
+        self._ready(link)
+
+    def _queue(
+        self, session: LinkSession, header: BatchHeader, body: bytes, share: Share, now: float
+    ) -> None:
+        """One batch, or halves of it where the peer takes less at once. What not even alone fits is a dead letter."""
+        if session.fits(header.count, len(body)):
+            session.entrust(header, body, share, now)
+            return
+        try:
+            events = decode_body(body, header.count)
+        except BodyError:
+            events = []
+        if len(events) < 2:
+            reason = Drop.TOO_LARGE if events else Drop.MALFORMED
+            self._give_up(header, body, ",".join(share.parts), reason, 1, now)
+            self._piece_ended(share, None, now)
+            return
+        share.pieces += 1
+        half = len(events) // 2
+        for some in (events[:half], events[half:]):
+            self._queue(session, replace(header, count=len(some)), encode_body(some), share, now)
+
+    # -- what came of it ---------------------------------------------------------------------------------------------
+
+    def told(self, session: LinkSession, now: float) -> None:
+        """The other end of a link said what it has stored and what it refused."""
+        told, session.told = session.told, []
+        for share, refused in told:
+            self._piece_ended(share, refused, now)
+        self.release(now)
+
+    def _piece_ended(self, share: Share, refused: Refused | None, now: float) -> None:
+        if share.ended:
+            return
+        if refused is not None and not refused[2]:
+            self._came_back(share, now, refused[1], share.parts)
+            return
+        if refused is not None:
+            again = tuple(part for part in share.parts if part[2:] in refused[2])
+            if again:
+                taken = tuple(part for part in share.parts if part not in again)
+                self._came_back(share, now, refused[1], again)
+                self._settle(share, taken)
+                return
+        share.pieces -= 1
+        if share.pieces:
+            return
+        share.ended = True
+        for part in share.parts:
+            lane = self.lanes[part]
+            lane.ended(share.size, share.count)
+            lane.arrived()
+        self._settle(share, share.parts)
+
+    def _settle(self, share: Share, parts: Iterable[str]) -> None:
+        held = self.held.get(share.lsn)
+        for part in parts:
+            self.store.settle(share.lsn, part)
+            if held is not None:
+                held.open = tuple(other for other in held.open if other != part)
+        if held is not None and not held.open:
+            self._forget(held)
+
+    def _forget(self, held: Held) -> None:
+        if self.held.pop(held.lsn, None) is not None:
+            self._freed(held.rule, held.size)
+
+    def _came_back(self, share: Share, now: float, why: str, parts: Sequence[str]) -> None:
+        """A share was not taken (why is a Refuse) or its link ended (why is ""): its parts wait again, first of their lanes."""
+        share.ended = True
+        held = self.held.get(share.lsn)
+        for part in share.parts:
+            self.lanes[part].ended(share.size, share.count)
+        for part in parts:
+            lane = self.lanes[part]
+            if why:
+                lane.refused(now, self._dice.random())
+                self._counters.refuse(why)
+            if held is not None and part in held.open:
+                lane.back(share.lsn)
+                if share.at is not None and why in ("", Refuse.TIMEOUT) and part not in held.sent:
+                    held.sent = (*held.sent, part)
+        self._changed = True
+
+    def link_gone(self, session: LinkSession, now: float) -> None:
+        """A link died and left the planner's tables: what it had not acknowledged goes another way, or waits."""
+        self.told(session, now)
+        shares = [share for _, share in session.entrusted]
+        shares += [item.share for item in session.owed if item.share is not None]
+        session.entrusted.clear()
+        session.owed.clear()
+        for share in reversed(shares):
+            if not share.ended:
+                self._came_back(share, now, "", share.parts)
+        self.ways_changed(now)
+
+    def expired(self, share: Share, now: float) -> None:
+        """A share's time ran out in the link's queue: its parts wait again, and are dead-lettered as their time is over."""
+        if not share.ended:
+            self._came_back(share, now, "", share.parts)
+        self._end_expired(now)
+
+    # -- waiting -----------------------------------------------------------------------------------------------------
+
+    def ways_changed(self, now: float) -> None:
+        """Routes, links or members changed: whoever had no way looks again."""
+        for lane in self.lanes.values():
+            lane.has_way = True
+        self.release(now)
+
+    def release(self, now: float) -> None:
+        """Send what waits and may leave, oldest first, all parts of a record that may leave together in one go.
+
+        Bound: `limits.spool_bytes_per_s`; never more than the windows of the lanes. Cost: O(lanes) and what is sent.
+        """
+        self._changed = False
+        limits = self._limits
+        rate = limits.spool_bytes_per_s
+        self._tokens = min(rate, self._tokens + (now - self._tokens_at) * rate)
+        self._tokens_at = now
+        progress = True
+        while progress and self._tokens > 0:
+            progress = False
+            for lane in list(self.lanes.values()):
+                for _ in range(32):  # then the next lane has its turn
+                    if not lane.waiting or self._tokens <= 0 or not lane.may_send(now):
+                        break
+                    self._release_first(lane, now)
+                    progress = True
+        self._rearm(now)
+
+    def _release_first(self, lane: Lane, now: float) -> None:
+        lsn = lane.waiting[0]
+        held = self.held.get(lsn)
+        if held is None or lane.part not in held.open:
+            lane.waiting.popleft()
+            return
+        if held.expires_at is not None and held.expires_at <= now:
+            lane.waiting.popleft()
+            self._end(held, lane.part, Drop.EXPIRED, now)
+            return
+        parts = []
+        for part in held.open:
+            other = self.lanes[part]
+            if other.waiting and other.waiting[0] == lsn and other.may_send(now):
+                other.waiting.popleft()
+                parts.append(part)
+        read = self._read(held)
+        if read is None:
+            return
+        self._tokens -= held.size
+        self._send(held, parts, *read, now)
+
+    def _read(self, held: Held) -> tuple[BatchHeader, bytes] | None:
+        """A record from the store; None when its disk lost it (counted; the record ends)."""
+        try:
+            head, body = self.store.read(held.lsn)
+            return decode_head(head).header, body
+        except (LookupError, ValueError):
+            self._counters.drop(Drop.JOURNAL_DAMAGED, held.count * max(1, len(held.open)))
+            for part in held.open:
+                self.store.settle(held.lsn, part)
+            held.open = ()
+            self._forget(held)
+            return None
+
+    def _end(
+        self,
+        held: Held,
+        part: str,
+        why: Drop,
+        now: float,
+        read: tuple[BatchHeader, bytes] | None = None,
+    ) -> None:
+        """A part of a record ends here, as a dead letter. It must be in no lane and in no share."""
+        read = read or self._read(held)
+        if read is None:
+            return
+        self._give_up(*read, part, why, held.tries, now)
+        self._done(held, part)
+
+    def _done(self, held: Held, part: str) -> None:
+        self.store.settle(held.lsn, part)
+        held.open = tuple(other for other in held.open if other != part)
+        if not held.open:
+            self._forget(held)
+
+    def end_record(self, lsn: int, why: Drop, now: float, *, dead_letter: bool) -> None:
+        """What of a record waits ends here; what is under way is left to its next hop."""
+        held = self.held.get(lsn)
+        if held is None:
+            return
+        for part in held.open:
+            lane = self.lanes[part]
+            if lsn not in lane.waiting:
+                continue
+            lane.waiting.remove(lsn)
+            if dead_letter:
+                self._end(held, part, why, now)
+            else:
+                self._counters.drop(why, held.count)
+                self._done(held, part)
+
+    def take_back(
+        self, lsn: int, part: str, then: Callable[[BatchHeader, bytes, float], bool], now: float
+    ) -> None:
+        """A record that waits for a destination may no longer be for it: `then` gets it, and says whether that part is done with."""
+        held = self.held.get(lsn)
+        lane = self.lanes[part]
+        if held is None or lsn not in lane.waiting:
+            return
+        read = self._read(held)
+        if read is not None and then(*read, now):
+            lane.waiting.remove(lsn)
+            self._done(held, part)
+
+    def _end_expired(self, now: float) -> None:
+        """Dead-letter what waits past its deadline. What is under way is judged when it comes back."""
+        while self._expiring and self._expiring[0][0] <= now:
+            _, lsn = heappop(self._expiring)
+            held = self.held.get(lsn)
+            if held is None:
+                continue
+            for part in held.open:
+                lane = self.lanes[part]
+                if lsn in lane.waiting:
+                    lane.waiting.remove(lsn)
+                    self._end(held, part, Drop.EXPIRED, now)
+            if held.open and lsn in self.held:
+                heappush(self._expiring, (now + 1.0, lsn))
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        return self._check_at
+
+    def _arm(self, at: float) -> None:
+        if self._check_at is None or at < self._check_at:
+            self._check_at = at
+
+    def _rearm(self, now: float) -> None:
+        due = [
+            lane.retry_at
+            for lane in self.lanes.values()
+            if lane.waiting and lane.has_way and lane.retry_at > now
+        ]
+        if self._tokens <= 0 and any(lane.waiting for lane in self.lanes.values()):
+            due.append(now + 0.01 - self._tokens / self._limits.spool_bytes_per_s)
+        if self._expiring:
+            due.append(self._expiring[0][0])
+        for session in self._sessions.values():
+            if session.entrusted:
+                at = session.entrusted[0][1].at
+                assert at is not None
+                due.append(at + self._limits.custody_timeout_s)
+        self._check_at = min(due) if due else None
+
+    def handle_deadline(self, now: float) -> None:
+        """Try again what was refused, end what expired, and give up on next hops that do not answer."""
+        for session in list(self._sessions.values()):
+            while session.entrusted:
+                _, share = session.entrusted[0]
+                assert share.at is not None
+                if share.at + self._limits.custody_timeout_s > now:
+                    break
+                session.entrusted.popleft()
+                if not share.ended:
+                    self._came_back(share, now, Refuse.TIMEOUT, share.parts)
+        self._end_expired(now)
+        self.release(now)
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """How many records wait, by destination."""
+        return {part: len(lane.waiting) for part, lane in self.lanes.items() if lane.waiting}

@@ -1,0 +1,175 @@
+"""What enters this node's store: records that lead on, and records for whoever listens here.
+
+Decides what is fresh, what is too late, and in which order store, delivery and dispatch hear of a batch. Never decides where it
+goes, never acknowledges.
+Invariant: an event counts as seen only when it is in the store or was handed to everybody who gets it here; a batch that the store
+refuses leaves no trace, so that it may come again.
+Source: design page "Routing", Delivery; decision 0016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from mesh.core.counters import Counters
+from mesh.core.custody.dead_letters import DeadLetters
+from mesh.core.custody.dispatch import Dispatch
+from mesh.core.custody.record import Head, Held, encode_head
+from mesh.core.custody.store import Store, StoreRefusedError
+from mesh.core.dedupe import Dedupe, Origin, Seen, Window
+from mesh.core.hop import expired
+from mesh.core.plan import Plan
+from mesh.model.event import Event
+from mesh.model.limits import Limits
+from mesh.model.reasons import Drop
+from mesh.wire.codec import encode_body
+from mesh.wire.frames import BatchHeader, Flag
+
+CUSTODY = "custody"
+"""The variant of the dedupe windows of this level: what waits in a spool must not fall out of a window that at-most-once moves on."""
+
+
+class Listeners(Protocol):
+    """Whoever takes events at this node."""
+
+    def parts(
+        self, header: BatchHeader, events: Sequence[Event], plans: Sequence[Plan], now: float
+    ) -> tuple[str, ...]:
+        """The parts that a record of these events has at this node; () when nobody here acknowledges."""
+
+    def add(self, lsn: int, header: BatchHeader, events: list[Event], now: float) -> None:
+        """Deliver what `parts` was asked for just now. lsn 0: there is no record, nobody acknowledges."""
+
+
+class Keeping:
+    """Args: listeners: of this node. plan_of: a topic's plan inside the region."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        dispatch: Dispatch,
+        listeners: Listeners,
+        letters: DeadLetters,
+        matched: Callable[[list[Event]], tuple[list[Event], list[Plan]]],
+        plan_of: Callable[[str], Plan],
+        limits: Limits,
+        counters: Counters,
+    ) -> None:
+        self._store = store
+        self._dispatch = dispatch
+        self._listeners = listeners
+        self._letters = letters
+        self._matched = matched
+        self.plan_of = plan_of
+        self._limits = limits
+        self._counters = counters
+        self.dedupe = Dedupe(limits)
+
+    def keep(
+        self,
+        header: BatchHeader,
+        body: bytes,
+        outward: tuple[str, ...],
+        now: float,
+        *,
+        deadline_ms: int = 0,
+        rule: str = "",
+    ) -> int:
+        """Store a batch for destinations elsewhere and send it on. Returns its number. Raises: StoreRefusedError, nothing happened."""
+        head = encode_head(Head(header, deadline_ms, rule))
+        lsn = self._store.append(outward, head, body)
+        left_ms = deadline_ms or header.remaining_ms
+        expires_at = now + (left_ms / 1e3 if left_ms else self._limits.spool_age_s)
+        self._dispatch.keep(Held(lsn, len(body), header.count, outward, expires_at, rule), header, body, now)
+        return lsn
+
+    def deliver(
+        self,
+        header: BatchHeader,
+        events: list[Event],
+        body: bytes,
+        now: float,
+        *,
+        fresh: bool = False,
+        rule: str = "",
+    ) -> int:
+        """Events for whoever listens here: each one once, in time. Returns the number of their record, 0 when none was needed.
+
+        fresh: published here, so that none can have been seen. Raises: StoreRefusedError, nothing happened.
+        """
+        if not fresh:
+            events, plans = self._matched(events)
+        else:
+            plans = [self.plan_of(topic) for topic in {event.topic for event in events}]
+        if not events:
+            return 0
+        seen: list[Event] = events
+        window: Window | None = None
+        if not fresh:
+            window = self._window(header, now)
+            seen = self._fresh(window, events)
+        kept = [
+            event
+            for event in seen
+            if not (event.deadline_ms and header.remaining_ms and expired(header, event))
+        ]
+        lsn = 0
+        try:
+            if kept:
+                lsn = self._store_here(header, kept, body, plans, now, rule)
+        except StoreRefusedError:
+            if window is not None:
+                for event in seen:
+                    window.forget(event.seq)
+            raise
+        if len(kept) < len(seen):
+            late = set(map(id, kept))
+            for event in seen:
+                if id(event) not in late:
+                    lsn = max(lsn, self._letters.put(header, event, "here", Drop.EXPIRED, 0))
+        return lsn
+
+    def _store_here(
+        self,
+        header: BatchHeader,
+        events: list[Event],
+        body: bytes,
+        plans: Sequence[Plan],
+        now: float,
+        rule: str,
+    ) -> int:
+        parts = self._listeners.parts(header, events, plans, now)
+        lsn = 0
+        if parts:
+            if len(events) != header.count:
+                header = replace(header, count=len(events))
+                body = encode_body(events)
+            lsn = self._store.append(parts, encode_head(Head(header, 0, rule)), body)
+        self._listeners.add(lsn, header, events, now)
+        return lsn
+
+    def _window(self, header: BatchHeader, now: float) -> Window:
+        variant = CUSTODY
+        if header.flags & Flag.GROUP_ONLY:
+            variant += "/".join(f"{group}/{filter}" for group, filter, _ in header.groups)
+        return self.dedupe.window(Origin(header.region, header.node, header.epoch, variant), now)
+
+    def _fresh(self, window: Window, events: list[Event]) -> list[Event]:
+        """The events not seen before, and those nobody can say of any more: they are delivered, counted as such."""
+        first, last = events[0].seq, events[-1].seq
+        if last - first == len(events) - 1 and window.see_run(first, last):
+            return events
+        fresh: list[Event] = []
+        for event in events:
+            seen = window.see(event.seq)
+            if seen is not Seen.DUPLICATE:
+                fresh.append(event)
+                if seen is Seen.BELOW_WINDOW:
+                    self._counters.passed_window += 1
+            else:
+                self._counters.drop(Drop.DUPLICATE, 1)
+        return fresh

@@ -1,0 +1,74 @@
+"""Whether this node knows again what its region and the others want: it forgot when it stopped, and they were not told.
+
+Decides from when on it takes events at least once: an event accepted while it knows of nobody would be delivered to nobody. What it
+has to hear is kept in the journal: the regions and members it knew last time.
+Never decides anything for at-most-once.
+Invariant: once informed, always informed, until the process ends.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from mesh.core.custody.store import Store
+from mesh.node.control import ControlPlane
+
+NOTE: Final = "known"
+INFORM_S: Final = 5.0
+"""Whoever has not spoken by then may be gone for good: the node goes on without."""
+FIRST_INFORM_S: Final = 1.0
+"""A node that never ran before, and has neighbours to ask, waits so long for what they say."""
+_REMEMBER_S: Final = 1.0
+
+_decode: Final = msgspec.msgpack.Decoder(tuple[list[str], list[str]]).decode
+
+
+class Informed:
+    """Args: alone: there is nobody to ask: no member and no other region is configured. Cost: O(regions and members) a change."""
+
+    def __init__(self, store: Store, control: ControlPlane, now: float, *, alone: bool) -> None:
+        self._store = store
+        self._control = control
+        note = store.notes.get(NOTE)
+        self._regions: set[str] = set()
+        self._members: set[str] = set()
+        if note is not None:
+            try:
+                regions, members = _decode(note)
+                self._regions, self._members = set(regions), set(members)
+            except msgspec.DecodeError:
+                note = None
+        known = bool(self._regions or self._members)
+        self._until = now if alone and not known else now + (INFORM_S if known else FIRST_INFORM_S)
+        self._noted = (frozenset(self._regions), frozenset(self._members))
+        self._remember_at = now
+        self._done = False
+
+    def __call__(self, now: float) -> bool:
+        """Whether it is. Cost: 0.1 us once it is, O(owners) before."""
+        if self._done:
+            return True
+        if now < self._until:
+            if not self._regions and not self._members:
+                return False
+            world = {owner.partition("/")[0] for owner in self._control.world.owners()}
+            if self._regions - world or any(
+                self._control.tables.position(node) is None for node in self._members
+            ):
+                return False
+        self._done = True
+        return True
+
+    def remember(self, now: float) -> None:
+        """Note who is known, for the next start: at most once a second, and only once informed."""
+        if now < self._remember_at or not self(now):
+            return
+        self._remember_at = now + _REMEMBER_S
+        control = self._control
+        regions = frozenset(owner.partition("/")[0] for owner in control.world.owners()) - {control.region}
+        members = frozenset(control.live_members()) - {control.node}
+        if (regions, members) != self._noted:
+            self._noted = (regions, members)
+            self._store.note(NOTE, msgspec.msgpack.encode((sorted(regions), sorted(members))))

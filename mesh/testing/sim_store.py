@@ -1,0 +1,148 @@
+"""A journal in virtual time: what was not synced when its node crashed is gone, but for as much of it as chance leaves.
+
+Decides what a crash leaves: everything of finished commits, and a prefix of the one under way (a torn write). Never touches a disk.
+Invariant: `synced` only covers what every crash leaves.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from mesh.core.custody.store import Entry, StoreRefusedError
+from mesh.model.reasons import Refuse
+
+
+class _Record(NamedTuple):
+    parts: frozenset[str]
+    head: bytes
+    body: bytes
+    stored_ms: int
+
+
+class SimStore:
+    """Args: wall_ms: the node's wall clock. It lives as long as its disk: nodes that start again open it anew with `open`."""
+
+    def __init__(self, wall_ms: Callable[[], int]) -> None:
+        self._wall_ms = wall_ms
+        self._disk: dict[int, _Record] = {}
+        self._disk_notes: dict[str, bytes] = {}
+        self._memory: dict[int, _Record] = {}
+        self.notes: dict[str, bytes] = {}
+        self._pending: list[Callable[[], None]] = []
+        """What a commit does to the disk, in order."""
+        self._under_way = 0
+        self._last = 0
+        self.synced = 0
+        self.fault: Refuse | None = None
+        """What an append is refused with, and why no commit ends well: a full or broken disk."""
+
+    # -- as custody sees it ------------------------------------------------------------------------------------------
+
+    def refusal(self, size_bytes: int) -> Refuse | None:
+        return self.fault
+
+    def append(self, parts: Sequence[str], head: bytes, body: bytes) -> int:
+        if self.fault is not None:
+            raise StoreRefusedError(self.fault)
+        assert parts
+        self._last += 1
+        record = _Record(frozenset(parts), head, body, self._wall_ms())
+        self._memory[self._last] = record
+        lsn = self._last
+        self._pending.append(lambda: self._appended(lsn, record))
+        return lsn
+
+    def _appended(self, lsn: int, record: _Record) -> None:
+        self._disk[lsn] = record
+        self.synced = max(self.synced, lsn)
+
+    def settle(self, lsn: int, part: str) -> bool:
+        record = self._memory.get(lsn)
+        if record is None or part not in record.parts:
+            return False
+        self._pending.append(lambda: self._settled(lsn, part))
+        return self._settle(self._memory, lsn, part)
+
+    def _settled(self, lsn: int, part: str) -> None:
+        self._settle(self._disk, lsn, part)
+
+    @staticmethod
+    def _settle(records: dict[int, _Record], lsn: int, part: str) -> bool:
+        record = records.get(lsn)
+        if record is None:
+            return False
+        rest = record.parts - {part}
+        if rest:
+            records[lsn] = record._replace(parts=rest)
+            return False
+        del records[lsn]
+        return True
+
+    def note(self, key: str, value: bytes | None) -> None:
+        self._pending.append(lambda: self._note(self._disk_notes, key, value))
+        self._note(self.notes, key, value)
+
+    @staticmethod
+    def _note(notes: dict[str, bytes], key: str, value: bytes | None) -> None:
+        if value is None:
+            notes.pop(key, None)
+        else:
+            notes[key] = value
+
+    def outstanding(self) -> Iterable[Entry]:
+        for lsn, record in sorted(self._memory.items()):
+            yield Entry(
+                lsn, tuple(sorted(record.parts)), record.stored_ms, len(record.head), len(record.body)
+            )
+
+    def read(self, lsn: int) -> tuple[bytes, bytes]:
+        record = self._memory[lsn]
+        return record.head, record.body
+
+    def read_ahead(self, lsns: Sequence[int]) -> None:
+        return None
+
+    # -- as its node drives it ---------------------------------------------------------------------------------------
+
+    @property
+    def dirty(self) -> bool:
+        """Whether a commit would have something to do, and none is under way."""
+        return bool(self._pending) and not self._under_way
+
+    def begin(self) -> None:
+        """A commit of everything appended so far begins."""
+        assert not self._under_way
+        self._under_way = len(self._pending)
+
+    def finish(self) -> None:
+        """It ended: all of it is on disk. With a fault it failed: it is tried again."""
+        count, self._under_way = self._under_way, 0
+        if self.fault is not None:
+            return
+        self._write(count)
+
+    def _write(self, count: int) -> None:
+        for write in self._pending[:count]:
+            write()
+        del self._pending[:count]
+
+    def crash(self, dice: random.Random) -> None:
+        """The node died: a prefix of the commit under way may have reached the disk, the rest is gone."""
+        if self._under_way and self.fault is None:
+            self._write(dice.randint(0, self._under_way))
+        self._pending.clear()
+        self._under_way = 0
+        self._memory = dict(self._disk)
+        self.notes = dict(self._disk_notes)
+        self._last = self.synced = max(self._disk, default=0)
+
+    def close(self) -> None:
+        """The node ended in order: everything is written."""
+        if self.fault is None:
+            self._write(len(self._pending))
+        self.crash(random.Random(0))
+
+    def __len__(self) -> int:
+        return len(self._memory)
