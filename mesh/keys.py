@@ -17,6 +17,7 @@ from typing import Any, Final
 from mesh.model.ids import BadName, check_name
 from mesh.model.limits import Limits
 from mesh.model.quantity import Address, format_duration, format_size, parse_duration, parse_size
+from mesh.model.topic import TopicError, check_filter
 
 
 class BadValue(ValueError):
@@ -226,13 +227,27 @@ def _write_labels(labels: dict[str, str]) -> str:
     return "{ " + ", ".join(pairs) + " }" if labels else "{}"
 
 
+def _boolean_text(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise BadValue("MESH-C002", f"{text!r} is not true or false")
+    return text == "true"
+
+
 def _size_or_count_text(text: str) -> Any:
     return int(text) if text.isascii() and text.isdigit() else text
+
+
+def _filter(text: str) -> str:
+    try:
+        return check_filter(text)
+    except TopicError as error:
+        raise BadValue("MESH-C006", str(error)) from None
 
 
 NAME: Final = _text("a name", _name)
 PATH: Final = _text("a path", _path)
 STRING: Final = _text("a string")
+FILTER: Final = _text("a topic filter", _filter)
 LISTEN: Final = Form(
     '"HOST:PORT" or "none"',
     lambda value: _listen(_typed(value, str, '"HOST:PORT" or "none"')),
@@ -244,6 +259,12 @@ STRINGS: Final = _list_of("a list of strings", str)
 DURATION: Final = Form('a duration such as "5s"', _duration, lambda value: f'"{format_duration(value)}"')
 SIZE: Final = Form(
     'a size such as "64KiB"', _size, lambda value: f'"{format_size(value)}"', _size_or_count_text
+)
+BOOLEAN: Final = Form(
+    "true or false",
+    lambda value: _typed(value, bool, "true or false"),
+    lambda value: "true" if value else "false",
+    _boolean_text,
 )
 COUNT: Final = integer(1, 10**9, says="a whole number above 0")
 NUMBER: Final = Form("a number above 0", _positive, lambda value: f"{value:g}", _number_text)
@@ -325,7 +346,14 @@ KEYS: Final[tuple[Key, ...]] = (
     Key("bridge.export", STRINGS, ("#",), "not built yet", built=False),
     Key("bridge.import", STRINGS, ("#",), "not built yet", built=False),
     Key("bridge.deny", STRINGS, (), "not built yet", built=False),
-    *_later("topic", "filter", "level", "ordered", "deadline", "copies", "spool", "spool_policy", "retain"),
+    Key("topic.filter", FILTER, None, "the topics that the rule is for; a topic follows the first rule that matches it", needed=True),
+    Key("topic.level", choice("at-most-once", "at-least-once"), "at-most-once", "how hard the mesh tries, unless the publisher says it"),
+    Key("topic.ordered", BOOLEAN, False, "at-least-once only: events of a key are delivered in the order in which they were published, whatever way they took"),
+    Key("topic.deadline", DURATION, None, "how long an event may be under way, unless the publisher says it; default: no deadline"),
+    Key("topic.copies", integer(1, 2), 1, "at-least-once only: 2 has another node of the region store an event, too, before it counts as accepted"),
+    Key("topic.spool", SIZE, None, "at-least-once only: what may wait here of events published here; default: what the journal holds"),
+    Key("topic.spool_policy", choice("block", "drop-oldest", "dead-letter"), "block", "when more would wait: refuse the new (503), drop the oldest, or make dead letters of them"),
+    Key("topic.retain", DURATION, None, "keep events so long in this node's event log, for replays (from=); default: not at all"),
     *_later("tls", "ca", "cert", "key"),
     *_later("tls.clients", "ca", "cert", "key"),
     *_later("auth", "tokens_file", "jwks", "acl"),

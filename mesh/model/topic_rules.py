@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from mesh.model.topic import matches
+from mesh.model.topic import covers, matches
 
 _KNOWN: Final = 16_384
 
@@ -57,6 +57,15 @@ class TopicRules:
     def __init__(self, rules: Sequence[TopicRule] = ()) -> None:
         self.rules = tuple(rules)
         self._known: dict[str, TopicRule] = {}
+
+    @property
+    def retained(self) -> tuple[TopicRule, ...]:
+        """The rules with `retain`."""
+        return tuple(rule for rule in self.rules if rule.retain_s)
+
+    def retains(self, filter: str) -> bool:
+        """Whether one rule with `retain` covers the filter. What an earlier rule takes out of it is not kept all the same."""
+        return any(covers(rule.filter, filter) for rule in self.retained)
 
     def __bool__(self) -> bool:
         return bool(self.rules)
