@@ -316,6 +316,10 @@ _ORDERED: Final = (
     ("event_bytes", "session_queue_bytes"),
     ("body_bytes", "bodies_bytes"),
     ("hop_limit", "path_regions"),
+    ("frame_bytes", "segment_bytes"),
+    ("journal_commit_bytes", "segment_bytes"),
+    ("journal_commit_bytes", "journal_pending_bytes"),
+    ("frame_bytes", "journal_pending_bytes"),
 )
 """Limits of which the first may not be above the second: the largest event must fit what carries it."""
 

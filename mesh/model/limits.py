@@ -71,3 +71,11 @@ class Limits:
     session_subscriptions: int = 10_000  # of one client connection; more: refused
     pending_requests: int = 10_000  # requests of this node's clients that wait for a reply; more: 503
     request_wait_s: float = 300.0  # longest a request or a receipt may wait
+    # the journal
+    journal_bytes: int = 1 << 30  # of all segments on the disk; full: what is to be stored is refused, full
+    journal_records: int = 250_000  # open records, about 400 bytes of memory each; more: refused, full
+    journal_pending_bytes: int = 8 << 20  # not yet written; more: refused, pending_full
+    journal_commit_bytes: int = 256 * 1024  # written at once, then one fdatasync
+    journal_notes_bytes: int = 16 << 20  # keys and values of all notes; more: refused, notes_full
+    segment_bytes: int = 16 << 20  # a segment of the journal is sealed before it would grow beyond this
+    segment_files: int = 32  # segments kept open for reading; the one not used for longest is closed

@@ -1,0 +1,103 @@
+"""What waits to be written: records in the order of their lsns, settles, notes, and what a failed commit gives back.
+
+Decides what the next commit holds and in which order: what failed before, records, (copies), settles, notes. So a settle stands
+behind every copy of its record. Never writes.
+Invariant: pending_bytes is the size of the records that were taken in and are neither on the disk nor freed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from mesh.store.commit import Copy, Item, Note, Settled, size_of
+from mesh.store.segment import Stored
+
+
+class Backlog:
+    """Waiting items. records: in memory until they are written."""
+
+    def __init__(self) -> None:
+        self.pending_bytes = 0
+        self._records: deque[Stored] = deque()
+        self._settled: dict[str, list[int]] = {}
+        self._notes: dict[str, bytes | None] = {}
+        self._failed: list[Item] = []
+        self._unsynced: list[Item] = []
+
+    def add(self, stored: Stored, size: int) -> None:
+        self._records.append(stored)
+        self.pending_bytes += size
+
+    def drop(self, stored: Stored) -> None:
+        """A record that was freed before it was taken is not written at all."""
+        self.pending_bytes -= stored.size
+        stored.head = stored.body = None
+
+    def settle(self, part: str, lsn: int) -> None:
+        """part: "" for the whole record."""
+        known = self._settled.get(part)
+        if known is None:
+            self._settled[part] = [lsn]
+        else:
+            known.append(lsn)
+
+    def note(self, key: str, value: bytes | None) -> None:
+        """Of several values of a key the last one is written."""
+        self._notes[key] = value
+
+    def renote(self, key: str, value: bytes) -> None:
+        """Write a note again whose segment is to go; a value that waits already is newer."""
+        self._notes.setdefault(key, value)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether anything but settles waits."""
+        return bool(self._records or self._notes or self._failed)
+
+    @property
+    def empty(self) -> bool:
+        return not (self.urgent or self._settled)
+
+    def take_records(self, budget_bytes: int, synced: int) -> tuple[list[Item], int]:
+        """What failed, then records while they fit, at least one. Returns: them, and the lsn up to which all are taken."""
+        items, self._failed = self._failed, []
+        last_lsn = max([synced, *(item.lsn for item in items if isinstance(item, Stored))])
+        budget_bytes -= sum(map(size_of, items))
+        records = self._records
+        while records:
+            stored = records[0]
+            if stored.parts:
+                budget_bytes -= stored.size
+                if budget_bytes < 0 and items:
+                    break
+                stored.taken = True
+                items.append(stored)
+            last_lsn = stored.lsn
+            records.popleft()
+        return items, last_lsn
+
+    def take_settles(self) -> list[Item]:
+        items: list[Item] = [Settled(part, lsns) for part, lsns in self._settled.items()]
+        self._settled = {}
+        return items
+
+    def take_notes(self) -> list[Item]:
+        items: list[Item] = [Note(key, value) for key, value in self._notes.items()]
+        self._notes = {}
+        return items
+
+    def written(self, items: list[Item], *, synced: bool) -> None:
+        """A commit succeeded. What was written without a sync is remembered until the next one."""
+        if synced:
+            self._unsynced = []
+        else:
+            self._unsynced += items
+
+    def failed(self, items: list[Item], *, given_up: bool) -> None:
+        """A commit failed: its items are written again first. given_up: so is what its segment holds without a sync."""
+        # Copies are planned anew: their records may be settled by then.
+        again: list[Item] = [item for item in items if not isinstance(item, Copy)]
+        if given_up:
+            again = self._unsynced + again
+            self._unsynced = []
+        self._failed = again
