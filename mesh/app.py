@@ -14,8 +14,9 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import TypeAlias, assert_never
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Final, TypeAlias, assert_never
 
 import structlog
 import trio
@@ -30,7 +31,9 @@ from mesh.core.membership import MembershipSettings
 from mesh.core.session import Terms
 from mesh.model.errors import ERRORS, MeshError
 from mesh.model.ids import NodeKey
+from mesh.model.journal import JournalLimits, JournalState
 from mesh.model.limits import Limits
+from mesh.model.topic_rules import TopicRules
 from mesh.net.http import HttpServer
 from mesh.net.link_listener import LinkListener, Pending
 from mesh.net.listener import Listener, open_listener
@@ -44,10 +47,16 @@ from mesh.node.settings import NodeSettings
 from mesh.protocols.serve import EventsPort
 from mesh.reload import changes_of
 from mesh.store.epoch import DataFolder, claim, next_epoch, node_id
+from mesh.store.flusher import Flusher
+from mesh.store.journal import Journal
+from mesh.store.kept import JournalStore
 from registry.base import Registry
 from registry.file import FileRegistry
 
 log = structlog.get_logger("app")
+
+JOURNAL: Final = "journal"
+"""The journal's folder in the data folder."""
 
 Again: TypeAlias = Callable[[], tuple[Config | None, list[MeshError]]]
 """Reads the configuration as `mesh.config.check` does, from the sources that the process was started with."""
@@ -79,7 +88,30 @@ def _run(config: Config, again: Again | None) -> None:
         name = config.node.id or node_id(folder.path, socket.gethostname())
         claim(folder.path, NodeKey(config.node.region, name))
         epoch = next_epoch(folder.path, time.time())
-        trio.run(_main, config, name, epoch, again, strict_exception_groups=True)
+        with closing(_open_journal(folder.path, config.limits)) as journal:
+            trio.run(_main, config, name, epoch, again, journal, strict_exception_groups=True)
+
+
+def _open_journal(folder: Path, limits: Limits) -> Journal:
+    """The journal of a data folder. What could not be used of it is told, and never stops the start."""
+    journal = Journal.open(folder / JOURNAL, JournalLimits.of(limits))
+    found = journal.recovery
+    for damage in found.damage:
+        log.warning("journal damaged", **damage._asdict())
+    if found.records:
+        log.info(
+            "journal recovered", records=found.records, bytes=found.bytes, seconds=round(found.seconds, 3)
+        )
+    return journal
+
+
+def _journal_state(node: Node, state: JournalState) -> None:
+    """The journal cannot write any more, or again."""
+    if state is JournalState.OK:
+        log.info("journal writes again")
+    else:
+        log.error("journal cannot write: at-least-once events are refused until it can", reason=state.value)
+    node.stored()
 
 
 def _told(error: BaseException) -> int:
@@ -126,6 +158,7 @@ def settings_of(config: Config, name: str, epoch: int, address: str) -> NodeSett
         accept=config.federation.accept,
         bridges={bridge.to: _terms(bridge) for bridge in config.bridges},
         merge_budget=config.federation.export_merge_budget,
+        alone=_is_alone(config),
         limits=config.limits,
         membership=MembershipSettings(
             probe_interval_s=config.membership.probe_interval_s,
@@ -136,11 +169,17 @@ def settings_of(config: Config, name: str, epoch: int, address: str) -> NodeSett
     )
 
 
+def _is_alone(config: Config) -> bool:
+    """Whether no other node will ever be there: none is named, and none can find this one."""
+    nobody = not config.bridges and not config.registry.seeds and config.registry.kind == "none"
+    return nobody and config.listen.link is None
+
+
 def _terms(bridge: BridgeConfig) -> Terms:
     return Terms(expect_region=bridge.to, role=bridge.role, cost=bridge.cost)
 
 
-async def _main(config: Config, name: str, epoch: int, again: Again | None) -> None:
+async def _main(config: Config, name: str, epoch: int, again: Again | None, journal: Journal) -> None:
     """Bind every port first, so that a start that cannot succeed changes nothing for anybody."""
     listeners: dict[str, Listener] = {}
     try:
@@ -151,11 +190,16 @@ async def _main(config: Config, name: str, epoch: int, again: Again | None) -> N
         ):
             if address is not None:
                 listeners[what] = await open_listener(f"listen.{what}", str(address))
-        node = Node(settings_of(config, name, epoch, await _told_address(config, listeners, None)))
+        told = await _told_address(config, listeners, None)
+        node = Node(
+            settings_of(config, name, epoch, told),
+            store=JournalStore(journal),
+            rules=TopicRules(config.topics),
+        )
         _show_settings(node, config)
         for warning in config.warnings():
             log.warning("insecure", detail=warning)
-        await _serve(config, node, listeners, again)
+        await _serve(config, node, listeners, again, journal)
     finally:
         for listener in listeners.values():
             listener.close()
@@ -241,7 +285,9 @@ async def _told_address(config: Config, listeners: dict[str, Listener], backend:
     return await told_address(listeners["link"].address, towards)
 
 
-async def _serve(config: Config, node: Node, listeners: dict[str, Listener], again: Again | None) -> None:
+async def _serve(
+    config: Config, node: Node, listeners: dict[str, Listener], again: Again | None, journal: Journal
+) -> None:
     nodes, directory = open_registries(config.registry)
     at_directory = await _told_address(config, listeners, config.registry.directory)
     discovery = Discovery(
@@ -256,6 +302,8 @@ async def _serve(config: Config, node: Node, listeners: dict[str, Listener], aga
             nursery.start_soon(node.dialler.keep, target, name=f"seed {seed}")
         nursery.start_soon(keep_bridges, node, _plans(config), discovery.directory, name="bridges")
         nursery.start_soon(discovery.run, name="discovery")
+        flusher = Flusher(journal, lambda _: node.stored(), lambda state: _journal_state(node, state))
+        nursery.start_soon(flusher.run, name="journal")
         await _open_ports(config, node, listeners, nursery)
         _tell_ready(node, listeners)
         try:

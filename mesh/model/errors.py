@@ -228,6 +228,11 @@ _EVENTS: Final[tuple[ErrorCode, ...]] = (
               "Wait for some to end; [limits] pending_requests is the bound.", status=503),
     ErrorCode("MESH-E031", "an HTTP request that cannot be read",
               "Correct the request; the detail names the line or header.", status=400),
+    ErrorCode("MESH-E050", "the event cannot be kept now, so it is not accepted",
+              "Publish it again after a moment, here or at another node; the detail says what the journal lacks.", status=503),
+    ErrorCode("MESH-E051", "the acknowledgement that was asked for did not come in time",
+              "Nothing to repeat: the event is accepted, and is delivered or ends as a dead letter; the detail says who is missing.",
+              status=504),
 )
 # -- links -----------------------------------------------------------------------------------------------
 _LINKS: Final[tuple[ErrorCode, ...]] = (

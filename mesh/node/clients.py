@@ -16,15 +16,19 @@ from typing import TYPE_CHECKING
 import trio
 
 from federation.core.receipts import Status
+from mesh.core.custody.store import StoreRefusedError
 from mesh.core.groups import Assigned
 from mesh.core.inboxes import Ended, ReplyTo
 from mesh.core.plan import Plan
 from mesh.model.event import Delivery, Event, NewEvent
 from mesh.model.ids import BadName, MeshId, NodeKey, SessionId, Version
-from mesh.model.reasons import Close, Drop, NotDelivered
+from mesh.model.reasons import Close, Drop, NotDelivered, Refuse
 from mesh.model.topic import TopicError, check_filter, check_group, parse_share
+from mesh.model.topic_rules import Level
 from mesh.node.service import (
+    Ack,
     Answer,
+    Kept,
     Missing,
     Outcome,
     Outcomes,
@@ -38,6 +42,8 @@ from mesh.node.service import (
 if TYPE_CHECKING:
     from mesh.node.runner import Node
 
+_BROKEN = frozenset({Refuse.NO_SPACE, Refuse.READ_ONLY, Refuse.IO_ERROR})
+"""What keeps a journal from writing what it has taken."""
 TOLDS = 1_024
 """Different outcomes that are remembered at once."""
 _key = attrgetter("key")
@@ -54,6 +60,16 @@ class Session:
     opened: float
 
 
+def _not_kept(reason: Refuse) -> RefusedError:
+    why = {
+        Refuse.STARTING: "this node has just started and does not know yet who wants what",
+        Refuse.NO_JOURNAL: "this node keeps no journal",
+        Refuse.SPOOL_FULL: "as much waits under its [[topic]] as may (spool), and the rule says block",
+        Refuse.TIMEOUT: "it is not on the disk in time; it may be delivered all the same",
+    }
+    return RefusedError("MESH-E050", why.get(reason, f"the journal says {reason.value}"), status=503)
+
+
 class Clients:
     """Service of one node. Not safe to call from other threads."""
 
@@ -65,6 +81,7 @@ class Clients:
         self._requests: dict[str, tuple[trio.Event, list[Ended]]] = {}
         self._receipts = trio.Event()
         self._tolds: dict[Outcome, Outcome] = {}
+        self._synced = trio.lowlevel.ParkingLot()
 
     @property
     def key(self) -> NodeKey:
@@ -138,6 +155,45 @@ class Clients:
                 each[at] = self._outcome(plans[at], chosen)
         return Outcomes(self._mesh_id(first), each)
 
+    def level(self, events: Sequence[NewEvent], asked: str) -> Level:
+        """See Service."""
+        if asked:
+            return Level(asked)
+        rules = self._machine.rules
+        if rules and any(rules.of(event.topic).level is Level.AT_LEAST_ONCE for event in events):
+            return Level.AT_LEAST_ONCE
+        return Level.AT_MOST_ONCE
+
+    def keep(self, events: Sequence[NewEvent], ack: Ack) -> Kept:
+        """See Service."""
+        self._check_draining()
+        for key in filter(None, map(_key, events)):
+            self._check_key(key)
+        try:
+            published, lsn = self._machine.publish_kept(events, trio.current_time())
+        except StoreRefusedError as refused:
+            raise _not_kept(refused.reason) from None
+        self._node.after_call()
+        first, plans, assigned = published
+        each = [self._outcome(plan, assigned.get(at, ()), kept=True) for at, plan in enumerate(plans)]
+        return Kept(Outcomes(self._mesh_id(first), each), lsn, ack)
+
+    async def kept(self, kept: Kept, timeout_s: float) -> None:
+        """See Service."""
+        store = self._machine.custody.store
+        with trio.move_on_after(timeout_s):
+            while store.synced < kept.lsn:
+                why = store.refusal(0)
+                if why in _BROKEN:
+                    raise _not_kept(why)
+                await self._synced.park()
+        if store.synced < kept.lsn:
+            raise _not_kept(Refuse.TIMEOUT)
+
+    def store_moved(self) -> None:
+        """The journal committed, or its state changed: whoever waits for it looks again."""
+        self._synced.unpark_all()
+
     def _mesh_id(self, seq: int) -> MeshId:
         return MeshId(self.key.region, self.key.node, self._machine.settings.epoch, seq)
 
@@ -155,16 +211,25 @@ class Clients:
         if deliveries:
             self.deliver(deliveries)
 
-    def _outcome(self, plan: Plan, assigned: Sequence[Assigned]) -> Outcome:
+    def _outcome(self, plan: Plan, assigned: Sequence[Assigned], *, kept: bool = False) -> Outcome:
+        """kept: at least once, whoever is out of reach is among those who get it, and the reason says why later."""
         own = self.key.region
         regions = plan.regions
         local = len(plan.local) + len(plan.nodes)
+        if kept and plan.unreached:
+            regions = tuple(sorted({*regions, *(u.region for u in plan.unreached if not u.node)}))
+            local += sum(1 for u in plan.unreached if u.node)
         groups: tuple[tuple[str, str], ...] = ()
         if assigned:
             groups = tuple((a.group, a.region) for a in assigned)
             regions = tuple(sorted({*regions, *(a.region for a in assigned if a.region != own)}))
             local += sum(1 for a in assigned if a.region == own)
-        reasons = tuple(RegionReason(u.region, u.reason.value, u.detail) for u in plan.unreached)
+        reasons = tuple(
+            RegionReason(
+                u.region, u.reason.value, f"{u.detail}; kept here until it returns" if kept else u.detail
+            )
+            for u in plan.unreached
+        )
         if not regions and not local and not reasons:
             why = Drop.NO_MEMBERS.value if plan.groups else NotDelivered.NO_INTEREST.value
             reasons = (RegionReason("", why, "nobody in the mesh subscribes to this topic"),)

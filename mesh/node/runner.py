@@ -16,12 +16,14 @@ from collections.abc import Callable
 import structlog
 import trio
 
+from mesh.core.custody.store import Store
 from mesh.core.effects import CloseLink, Notify, Send
 from mesh.core.session import DAY_S, Terms
 from mesh.model.dice import Dice
 from mesh.model.errors import MeshError, close_code
 from mesh.model.ids import NodeKey
 from mesh.model.reasons import Close
+from mesh.model.topic_rules import TopicRules
 from mesh.net.link import Link
 from mesh.net.transport import Transport
 from mesh.node.clients import Clients
@@ -60,16 +62,26 @@ class Node:
     """One node. `run` serves until cancelled or left; `attach` gives it a connected transport.
 
     Args:
-        settings: who this is. dice: chance for its machines. wall_s: wall clock, only told to peers and compared.
+        settings: who this is. dice: chance for its machines. wall_s: wall clock, only told to peers and compared. store: the journal;
+            whoever drives it calls `stored`. rules: of topics.
     """
 
     def __init__(
-        self, settings: NodeSettings, *, dice: Dice | None = None, wall_s: Callable[[], float] = time.time
+        self,
+        settings: NodeSettings,
+        *,
+        dice: Dice | None = None,
+        wall_s: Callable[[], float] = time.time,
+        store: Store | None = None,
+        rules: TopicRules | None = None,
     ) -> None:
         self.settings = settings
         self.key = NodeKey(settings.region, settings.node)
         self.dice = dice or random.Random()
-        self.machine = NodeMachine(settings, self.dice, trio.current_time())
+        now = trio.current_time()
+        self.machine = NodeMachine(settings, self.dice, now, store=store, rules=rules)
+        self.machine.recover(int(wall_s() * 1e3), now)
+        self.machine.custody.letters.wall_ms = lambda: int(wall_s() * 1e3)
         self.machine.inboxes.secret = secrets.token_bytes(16)
         self.links: dict[int, Link] = {}
         self.refusals: dict[tuple[str, str], int] = {}
@@ -222,6 +234,12 @@ class Node:
         """LinkHost: a burst of frames."""
         self.machine.receive(link, frames, trio.current_time())
         self._after()
+
+    def stored(self) -> None:
+        """The journal committed, or its state changed."""
+        self.machine.stored(trio.current_time())
+        self._after()
+        self.clients.store_moved()
 
     def pull_data(self, link: int) -> bytes | None:
         """LinkHost: the next data frame to send."""

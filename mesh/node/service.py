@@ -15,6 +15,7 @@ from mesh.model.event import Delivery as Delivery
 from mesh.model.event import Event, NewEvent
 from mesh.model.ids import MeshId, NodeKey, SessionId
 from mesh.model.reasons import Close, Drop
+from mesh.model.topic_rules import Level
 
 
 class Wait(StrEnum):
@@ -71,6 +72,25 @@ class Outcomes(NamedTuple):
     each: Sequence[Outcome]
 
 
+class Ack(StrEnum):
+    """When a publisher of an at-least-once event is answered."""
+
+    ACCEPTED = "accepted"
+    """It is on this node's disk."""
+    REGION = "region"
+    """A node of every region that gets it has it on its disk."""
+    DELIVERED = "delivered"
+    """Every session that was to get it has acknowledged; durable clients that are away count when it is stored for them."""
+
+
+class Kept(NamedTuple):
+    """Events that this node has taken at least once. lsn: of the record that must be synced before they count as accepted."""
+
+    outcomes: Outcomes
+    lsn: int
+    ack: Ack
+
+
 class Sink(Protocol):
     """The sending half of a client connection, as the node sees it."""
 
@@ -122,6 +142,16 @@ class Service(Protocol):
     def publish(self, events: Sequence[NewEvent]) -> Outcomes:
         """Take events in, in order: match, number and queue each one. Topics must have been checked with
         model.topic.check_topic by the caller. Raises RefusedError while draining."""
+
+    def level(self, events: Sequence[NewEvent], asked: str) -> Level:
+        """The level of a call's events: what the publisher asked for, else the highest that a `[[topic]]` rule gives one of them."""
+
+    def keep(self, events: Sequence[NewEvent], ack: Ack) -> Kept:
+        """Take events in at least once, in order; `kept` says when they are accepted. Raises RefusedError: nothing was taken."""
+
+    async def kept(self, kept: Kept, timeout_s: float) -> None:
+        """Wait until events are acknowledged as far as was asked for. Raises RefusedError: not in time, or the disk failed; they are
+        delivered all the same, as far as that is possible."""
 
     def subscribe(self, session: SessionId, sid: int, filter: str, group: str = "") -> None:
         """Add a subscription under the session's own number `sid`. `filter` may be `$share/GROUP/FILTER`. Raises RefusedError

