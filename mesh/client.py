@@ -173,18 +173,41 @@ class Client:
     # -- calls ------------------------------------------------------------------------------------------
 
     async def publish(
-        self, topic: str, event: Publishable, *, key: str = "", deadline_s: float = 0.0
+        self,
+        topic: str,
+        event: Publishable,
+        *,
+        key: str = "",
+        deadline_s: float = 0.0,
+        level: str = "",
+        ack: str = "",
     ) -> Published:
-        """Publish one event; returns when the node has taken it in. Raises: CallRefused; ConnectionLost (then perhaps twice)."""
-        return (await self.publish_all(topic, [event], key=key, deadline_s=deadline_s))[0]
+        """Publish one event; returns when the node has taken it in. Raises: CallRefused; ConnectionLost (then perhaps twice).
+
+        Args: level: "at-most-once", "at-least-once" or "" (what `[[topic]]` says). ack: at least once: "accepted" (the default),
+        "region" or "delivered".
+        """
+        published = await self.publish_all(
+            topic, [event], key=key, deadline_s=deadline_s, level=level, ack=ack
+        )
+        return published[0]
 
     async def publish_all(
-        self, topic: str, events: Iterable[Publishable], *, key: str = "", deadline_s: float = 0.0
+        self,
+        topic: str,
+        events: Iterable[Publishable],
+        *,
+        key: str = "",
+        deadline_s: float = 0.0,
+        level: str = "",
+        ack: str = "",
     ) -> list[Published]:
         """Publish several with one call, all or none; with topic "" each on the topic of its extension `topic`."""
         written = [msgspec.Raw(structured_json(event, self.source)) for event in events]
         op: dict[str, Any] = {"op": "publish", "events": written}
-        answer = await self._connection.call(op | _given(topic=topic, key=key, deadline=deadline_s))
+        answer = await self._connection.call(
+            op | _given(topic=topic, key=key, deadline=deadline_s, level=level, ack=ack)
+        )
         return [
             Published(
                 entry["id"],

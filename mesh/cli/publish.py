@@ -43,6 +43,16 @@ def build(parser: Parser) -> None:
     add_attributes(parser)
     parser.add_argument("--key", metavar="KEY", help="ordering key: events of one key stay in order")
     parser.add_argument("--deadline", metavar="DURATION", help="drop it when it is not delivered by then")
+    parser.add_argument(
+        "--level",
+        choices=("at-most-once", "at-least-once"),
+        help="how hard the mesh tries; default: what [[topic]] says",
+    )
+    parser.add_argument(
+        "--ack",
+        choices=("accepted", "region", "delivered"),
+        help="with at-least-once: answer when this node, every region, or every subscriber has it",
+    )
     parser.add_argument("--require-interest", action="store_true", help="fail when nobody wants it")
     common(parser)
     parser.set_defaults(run=_run)
@@ -110,6 +120,8 @@ def _run(args: argparse.Namespace) -> int:
         for name, value in (
             ("key", args.key),
             ("deadline", args.deadline),
+            ("level", args.level),
+            ("ack", args.ack),
             ("require", "interest" if args.require_interest else None),
         )
         if value

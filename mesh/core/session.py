@@ -67,7 +67,7 @@ class Terms(NamedTuple):
     cost: int = 0
 
 
-class Share:
+class Consignment:
     """What one batch in custody carries of a record: until the other end has stored it, this node owes it.
 
     lsn: of the record. parts: its destinations that this batch is for. at: when it was sent, None before.
@@ -87,7 +87,7 @@ class Share:
         """Given up: what the other end says of it later means nothing."""
 
 
-Told: TypeAlias = tuple[Share, Refused | None]
+Told: TypeAlias = tuple[Consignment, Refused | None]
 """A share that the other end has stored, or refused."""
 
 
@@ -97,7 +97,7 @@ class Queued(NamedTuple):
     header: BatchHeader
     body: bytes
     since: float
-    share: Share | None = None
+    share: Consignment | None = None
 
     @property
     def weight(self) -> int:
@@ -167,7 +167,7 @@ class LinkSession:
         self.unacked_weight = 0
         self.owed: deque[Queued] = deque()
         """Batches in custody that wait for credit. Never dropped; the window of each destination bounds them."""
-        self.entrusted: deque[tuple[int, Share]] = deque()
+        self.entrusted: deque[tuple[int, Consignment]] = deque()
         """Batches in custody that were sent and are not acknowledged: (batch, share)."""
         self.told: list[Told] = []
         """What the other end said of them since the composed machine took it."""
@@ -377,7 +377,7 @@ class LinkSession:
         self.flow.dropped_no_credit += dropped
         return dropped
 
-    def entrust(self, header: BatchHeader, body: bytes, share: Share, now: float) -> None:
+    def entrust(self, header: BatchHeader, body: bytes, share: Consignment, now: float) -> None:
         """Queue a batch in custody. It is not dropped: when the link ends, `owed` and `entrusted` tell what was not taken."""
         self.owed.append(Queued(header, body, now, share))
 

@@ -403,7 +403,7 @@ class NodeMachine:
             if item.share is None:
                 self.counters.drop(Drop.EXPIRED, item.weight)
             else:
-                self.custody.dispatch.expired(item.share, now)
+                self.custody.departure.expired(item.share, now)
         return None
 
     def drain(self) -> list[Effect]:

@@ -20,12 +20,13 @@ from mesh.net.http import Connection
 from mesh.net.http_request import Request
 from mesh.net.http_response import Response
 from mesh.node.service import Ack, Answer, Outcomes, RefusedError, Service
-from mesh.protocols.parameters import LONGEST_LIFE_S, Parameters
+from mesh.protocols.parameters import ACK_TIMEOUT_S, LONGEST_LIFE_S, Parameters
 from mesh.protocols.problem import Problem, problem_headers, problem_json
 from mesh.protocols.publishing import (
     REPLY_TOPIC,
     Envelope,
     Taken,
+    check_ack,
     nobody_interested,
     outcome_objects,
     outcomes_json,
@@ -43,8 +44,6 @@ _PUBLISH: Final = ("ack", "deadline", "key", "level", "require")
 _REQUEST: Final = ("timeout", "key")
 _REPLY: Final = ("to", "correlation", "topic")
 _TIMEOUT_S: Final = 5.0
-ACK_TIMEOUT_S: Final = 30.0
-"""A publisher is answered by then, unless its events have a deadline of their own."""
 _JSON: Final = ("content-type", "application/json")
 
 
@@ -77,7 +76,7 @@ async def publish(service: Service, request: Request, limits: Limits) -> Respons
 
     At least once the answer waits until the events are on this node's disk. Raises: RefusedError."""
     parameters = Parameters(request.query, _PUBLISH)
-    ack = parameters.choice("ack", ("accepted",), ("region", "delivered"))
+    ack = parameters.choice("ack", ("accepted", "region", "delivered"))
     level = parameters.choice("level", ("", "at-most-once", "at-least-once"))
     interest_needed = parameters.choice("require", ("", "interest")) == "interest"
     life_s = parameters.duration_s("deadline", 0.0, LONGEST_LIFE_S)
@@ -85,14 +84,14 @@ async def publish(service: Service, request: Request, limits: Limits) -> Respons
     batch = None if interest_needed else take_common_batch(request.headers, request.body, envelope, limits)
     if batch is not None:
         ids, events = batch
-        if service.level(events, level) is Level.AT_LEAST_ONCE:
+        if _level(service, events, level, ack) is Level.AT_LEAST_ONCE:
             told = outcomes_json(ids, await _keep(service, events, ack, life_s))
         else:
             told = outcomes_json(ids, service.publish(events))
         return Response(202, b'{"accepted":%d,"events":%b}\n' % (len(ids), told), [_JSON])
     taken = take_http(request.headers, request.body, envelope, service.key, limits)
     events = [one.event for one in taken]
-    if service.level(events, level) is Level.AT_LEAST_ONCE:
+    if _level(service, events, level, ack) is Level.AT_LEAST_ONCE:
         outcomes = await _keep(service, events, ack, life_s)
     else:
         outcomes = service.publish(events)
@@ -101,6 +100,12 @@ async def publish(service: Service, request: Request, limits: Limits) -> Respons
         raise Problem("MESH-E012", "nobody in reach subscribes to it", more={"events": found})
     body = msgspec.json.encode({"accepted": len(taken), "events": found})
     return Response(202, body + b"\n", [_JSON])
+
+
+def _level(service: Service, events: Sequence[NewEvent], asked: str, ack: str) -> Level:
+    level = service.level(events, asked)
+    check_ack(level, ack)
+    return level
 
 
 async def _keep(service: Service, events: Sequence[NewEvent], ack: str, life_s: float) -> Outcomes:

@@ -17,7 +17,8 @@ import msgspec
 from mesh.model.event import Delivery
 from mesh.model.ids import SessionId
 from mesh.model.limits import Limits
-from mesh.node.service import RefusedError, Service, Wait
+from mesh.model.topic_rules import Level
+from mesh.node.service import Ack, Kept, RefusedError, Service, Wait
 from mesh.protocols.ops import (
     SID_MAX,
     BadOp,
@@ -32,12 +33,13 @@ from mesh.protocols.ops import (
     Unsubscribe,
     read_op,
 )
-from mesh.protocols.parameters import LONGEST_LIFE_S, check_choice, check_duration_s
+from mesh.protocols.parameters import ACK_TIMEOUT_S, LONGEST_LIFE_S, check_choice, check_duration_s
 from mesh.protocols.problem import Problem, problem_object
 from mesh.protocols.publishing import (
     REPLY_TOPIC,
     Envelope,
     Taken,
+    check_ack,
     outcome_objects,
     take_all,
     take_structured,
@@ -127,8 +129,8 @@ class OpsApplication:
     # -- publish ----------------------------------------------------------------------------------------
 
     def _take(self, op: Publish) -> list[Taken]:
-        check_choice("ack", op.ack, ("accepted", "none"), ("region", "delivered"))
-        check_choice("level", op.level, ("at-most-once",), ("at-least-once",))
+        check_choice("ack", op.ack, ("accepted", "none", "region", "delivered"))
+        check_choice("level", op.level, ("", "at-most-once", "at-least-once"))
         deadline_s = check_duration_s("deadline", op.deadline, LONGEST_LIFE_S)
         envelope = Envelope(op.topic, op.key, ttl_ms(deadline_s))
         single = bytes(op.event)
@@ -139,10 +141,49 @@ class OpsApplication:
         return take_all([bytes(piece) for piece in op.events], envelope, self._limits)
 
     def _flush(self) -> None:
-        """Publish what was collected, with one call to the node, and answer each op."""
+        """Publish what was collected, with one call to the node for all at most once, and answer each op."""
         if not self._publishes:
             return
-        publishes, self._publishes = self._publishes, []
+        collected, self._publishes = self._publishes, []
+        publishes: list[tuple[Publish, list[Taken]]] = []
+        for op, some in collected:
+            level = self._service.level([one.event for one in some], op.level)
+            if level is Level.AT_MOST_ONCE:
+                try:
+                    check_ack(level, op.ack)
+                    publishes.append((op, some))
+                except RefusedError as refused:
+                    self._refuse(op.id, refused)
+                continue
+            self._publish(publishes)
+            publishes = []
+            try:
+                self._keep(op, some)
+            except RefusedError as refused:
+                self._refuse(op.id, refused)
+        self._publish(publishes)
+
+    def _keep(self, op: Publish, some: list[Taken]) -> None:
+        """At least once: taken now, in order; answered when it is acknowledged as far as was asked for."""
+        self._check_room()
+        asked = op.ack if op.ack in (Ack.REGION, Ack.DELIVERED) else Ack.ACCEPTED
+        kept = self._service.keep([one.event for one in some], Ack(asked))
+        self._start_waiting(self._send_kept, op, some, kept)
+
+    async def _send_kept(self, op: Publish, some: list[Taken], kept: Kept) -> None:
+        life_s = some[0].event.ttl_ms / 1e3 if some else 0.0
+        try:
+            await self._service.kept(kept, life_s or ACK_TIMEOUT_S)
+        except RefusedError as refused:
+            self._refuse(op.id, refused)
+            return
+        if op.ack != "none":
+            found = outcome_objects(some, kept.outcomes)
+            self._ok(op.id, {"accepted": len(some), "events": found})
+
+    def _publish(self, publishes: list[tuple[Publish, list[Taken]]]) -> None:
+        if not publishes:
+            return
         events = [taken.event for _, some in publishes for taken in some]
         try:
             outcomes = self._service.publish(events)
@@ -151,13 +192,12 @@ class OpsApplication:
                 self._refuse(publishes[0][0].id, refused)
                 return
             for one in publishes:  # what is wrong with one of them is not the others' fault
-                self._publishes = [one]
-                self._flush()
+                self._publish([one])
             return
         first = 0
         for op, some in publishes:
             last = first + len(some)
-            if op.ack == "accepted":
+            if op.ack != "none":
                 found = outcome_objects(some, outcomes, first)
                 self._ok(op.id, {"accepted": len(some), "events": found})
             first = last

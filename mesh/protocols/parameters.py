@@ -14,6 +14,8 @@ from typing import Final
 from mesh.model.quantity import parse_duration
 from mesh.protocols.problem import Problem, unknown_name
 
+ACK_TIMEOUT_S: Final = 30.0
+"""A publisher at least once is answered by then, unless its events have a deadline of their own."""
 LONGEST_LIFE_S: Final = 86_400.0
 """The longest lifetime an event can be given."""
 

@@ -22,6 +22,7 @@ from mesh.model.ids import MeshId, NodeKey
 from mesh.model.limits import Limits
 from mesh.model.reasons import NotDelivered
 from mesh.model.topic import TopicError, check_topic
+from mesh.model.topic_rules import Level
 from mesh.node.service import Answer, Outcome, Outcomes
 from mesh.protocols.problem import Problem, region_reasons
 from mesh.wire.cloudevents import (
@@ -257,6 +258,12 @@ def _outcome_object(outcome: Outcome) -> dict[str, object]:
     if outcome.reasons:
         told["reasons"] = region_reasons(outcome.reasons)
     return told
+
+
+def check_ack(level: Level, ack: str) -> None:
+    """Raises: Problem MESH-E011: an acknowledgement that only at-least-once gives."""
+    if level is Level.AT_MOST_ONCE and ack in ("region", "delivered"):
+        raise Problem("MESH-E011", f"ack={ack} is for at-least-once; add level=at-least-once", where="ack")
 
 
 def nobody_interested(outcome: Outcome) -> bool:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mesh.core.custody.store import Entry, StoreRefusedError
-from mesh.model.journal import JournalDamaged, JournalRefused
+from mesh.model.journal import JournalRefused
 from mesh.model.reasons import Refuse
 from mesh.store.journal import Journal
 
@@ -49,13 +49,10 @@ class JournalStore:
             raise StoreRefusedError(Refuse(refused.reason.value)) from None
 
     def outstanding(self) -> Iterable[Entry]:
-        return (Entry(*entry) for entry in self.journal.outstanding())
+        return self.journal.outstanding()
 
     def read(self, lsn: int) -> tuple[bytes, bytes]:
-        try:
-            return self.journal.read(lsn)
-        except JournalDamaged as damaged:
-            raise LookupError(str(damaged)) from damaged
+        return self.journal.read(lsn)
 
     def read_ahead(self, lsns: Sequence[int]) -> None:
         self.journal.read_ahead(lsns)

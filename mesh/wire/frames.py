@@ -288,8 +288,10 @@ class Flag(IntEnum):
     GROUP_ONLY = 4  # a queue group assigned again: deliver to `groups`, never to plain subscriptions
     TO_NODE = 8  # for one node (`to_node`) of the one region in the set: replies, no_responders, no_members
     CUSTODY = (
-        16  # at least once: the receiver stores it and says so in a CustodyAck; until then the sender owes it
+        16  # at least once: the receiver stores it and says so (CustodyAck); until then the sender owes it
     )
+    RECEIPT = 32  # in custody: tell the origin when the region has stored it
+    RECEIPT_DELIVERED = 64  # in custody: and when its subscribers have acknowledged it
 
 
 class BatchHeader(_Frame, frozen=True, array_like=True, gc=False):

@@ -1,7 +1,7 @@
 """Batches in custody as they come in: what this node takes over, what it refuses, and when it says so.
 
 Decides the parts of the record that a batch becomes here: other regions, nodes of the own region, whoever listens at this node.
-Never decides a next hop (`dispatch` does) and never says "taken" before the store has it on disk.
+Never decides a next hop (`departure` does) and never says "taken" before the store has it on disk.
 Invariant: batches of a link are acknowledged in the order in which they came, each when its last record is synced.
 Source: design page "Routing", Forwarding (legs, entry bridge) and Delivery (hop custody, dedupe).
 """

@@ -1,7 +1,7 @@
 """At-least-once delivery at one node, whole: what comes in, what is kept, what leaves, and what ends as a dead letter.
 
 Decides only who hears of what. Each decision is in its own module: `intake` (published here), `arrival` (from links), `keeping`
-(into the store, once), `dispatch` (out again), `spools` (bounds by rule), `dead_letters`.
+(into the store, once), `departure` (out again), `spools` (bounds by rule), `dead_letters`.
 Invariant: for every event that was accepted here, each of its destinations has it, or is owed it by this node or a later one, or a
 dead letter says why not.
 Source: design page "Routing", Delivery; decision 0016.
@@ -17,13 +17,13 @@ from msgspec.structs import replace
 from mesh.core.counters import Counters
 from mesh.core.custody.arrival import Arrival
 from mesh.core.custody.dead_letters import DEAD, DeadLetters
-from mesh.core.custody.dispatch import Dispatch
+from mesh.core.custody.departure import Departure
 from mesh.core.custody.intake import Intake
 from mesh.core.custody.keeping import Keeping
 from mesh.core.custody.listeners import PlainListeners
 from mesh.core.custody.record import NODE, OUTWARD, REGION, Held, decode_head
 from mesh.core.custody.spools import Spools
-from mesh.core.custody.store import Store
+from mesh.core.custody.store import JournalDamaged, Store
 from mesh.core.forwarding import Forwarder
 from mesh.core.groups import far_region, member_node
 from mesh.core.hop import mesh_id_of
@@ -64,7 +64,7 @@ class Custody:
         planner, sessions = forwarder.planner, forwarder.sessions
         self.letters = DeadLetters(store, limits, counters)
         self.spools = Spools(self._end_record)
-        self.dispatch = Dispatch(
+        self.departure = Departure(
             region,
             store=store,
             planner=planner,
@@ -80,7 +80,7 @@ class Custody:
         self.listeners = PlainListeners(forwarder.deliverer, plan_of, self.reassign)
         self.keeping = Keeping(
             store=store,
-            dispatch=self.dispatch,
+            departure=self.departure,
             listeners=self.listeners,
             letters=self.letters,
             matched=forwarder.matched,
@@ -136,7 +136,7 @@ class Custody:
     ) -> None:
         try:
             head = decode_head(self.store.read(lsn)[0])
-        except (LookupError, ValueError):
+        except (JournalDamaged, LookupError, ValueError):
             self.counters.drop(Drop.JOURNAL_DAMAGED, len(parts))
             for part in parts:
                 self.store.settle(lsn, part)
@@ -147,7 +147,7 @@ class Custody:
         rule = self.rules.named(head.rule)
         if rule.spool_bytes:
             self.spools.add(rule, lsn, size)
-        self.dispatch.recover(held)
+        self.departure.recover(held)
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -165,24 +165,24 @@ class Custody:
 
     def told(self, session: LinkSession, now: float) -> None:
         """The other end of a link acknowledged or refused batches."""
-        self.dispatch.told(session, now)
+        self.departure.told(session, now)
 
     def link_gone(self, session: LinkSession, now: float) -> None:
         """A link ended and is out of the planner's tables."""
         self.arrival.link_gone(session.link)
-        self.dispatch.link_gone(session, now)
+        self.departure.link_gone(session, now)
 
     def ways_changed(self, now: float) -> None:
         """Routes, links, members or interest changed."""
-        self.dispatch.ways_changed(now)
+        self.departure.ways_changed(now)
 
     def member_gone(self, node: str, now: float) -> None:
         """A member is dead or has left: what waits for it goes to other members of its groups, or is over with its sessions."""
-        lane = self.dispatch.lanes.get(NODE + node)
+        lane = self.departure.lanes.get(NODE + node)
         if lane is None:
             return
         for lsn in list(lane.waiting):
-            self.dispatch.take_back(lsn, NODE + node, partial(self._without_member, node), now)
+            self.departure.take_back(lsn, NODE + node, partial(self._without_member, node), now)
 
     def _without_member(self, node: str, header: BatchHeader, body: bytes, now: float) -> bool:
         """A batch for a node that is gone. True: nobody there wants it any more, and what a group had to get is elsewhere."""
@@ -238,13 +238,13 @@ class Custody:
 
     def _end_record(self, lsn: int, as_dead_letter: bool, now: float) -> None:
         """A rule's spool is full: this record goes."""
-        self.dispatch.end_record(lsn, Drop.SPOOL_FULL, now, dead_letter=as_dead_letter)
+        self.departure.end_record(lsn, Drop.SPOOL_FULL, now, dead_letter=as_dead_letter)
 
     # -- time --------------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        return self.dispatch.next_deadline()
+        return self.departure.next_deadline()
 
     def handle_deadline(self, now: float) -> None:
         """Do what is due."""
-        self.dispatch.handle_deadline(now)
+        self.departure.handle_deadline(now)

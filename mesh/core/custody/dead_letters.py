@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from mesh.core.counters import Counters
-from mesh.core.custody.store import Store, StoreRefusedError
+from mesh.core.custody.store import JournalDamaged, Store, StoreRefusedError
 from mesh.core.hop import mesh_id_of
 from mesh.model.event import Event
 from mesh.model.limits import Limits
@@ -130,7 +130,7 @@ class DeadLetters:
             packed, body = self._store.read(lsn)
             head = _head(packed)
             [event] = decode_body(body, 1)
-        except (LookupError, ValueError):
+        except (JournalDamaged, LookupError, ValueError):
             return None
         mesh_id = mesh_id_of(head.header, event)
         return DeadLetter(

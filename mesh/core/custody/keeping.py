@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from mesh.core.counters import Counters
 from mesh.core.custody.dead_letters import DeadLetters
-from mesh.core.custody.dispatch import Dispatch
+from mesh.core.custody.departure import Departure
 from mesh.core.custody.record import Head, Held, encode_head
 from mesh.core.custody.store import Store, StoreRefusedError
 from mesh.core.dedupe import Dedupe, Origin, Seen, Window
@@ -51,7 +51,7 @@ class Keeping:
         self,
         *,
         store: Store,
-        dispatch: Dispatch,
+        departure: Departure,
         listeners: Listeners,
         letters: DeadLetters,
         matched: Callable[[list[Event]], tuple[list[Event], list[Plan]]],
@@ -60,7 +60,7 @@ class Keeping:
         counters: Counters,
     ) -> None:
         self._store = store
-        self._dispatch = dispatch
+        self._departure = departure
         self._listeners = listeners
         self._letters = letters
         self._matched = matched
@@ -84,7 +84,7 @@ class Keeping:
         lsn = self._store.append(outward, head, body)
         left_ms = deadline_ms or header.remaining_ms
         expires_at = now + (left_ms / 1e3 if left_ms else self._limits.spool_age_s)
-        self._dispatch.keep(Held(lsn, len(body), header.count, outward, expires_at, rule), header, body, now)
+        self._departure.keep(Held(lsn, len(body), header.count, outward, expires_at, rule), header, body, now)
         return lsn
 
     def deliver(

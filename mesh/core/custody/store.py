@@ -7,8 +7,10 @@ settled; a settle that was lost in a crash only means that its part is open agai
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from mesh.model.journal import Entry as Entry
+from mesh.model.journal import JournalDamaged as JournalDamaged
 from mesh.model.reasons import Refuse
 
 
@@ -18,16 +20,6 @@ class StoreRefusedError(Exception):
     def __init__(self, reason: Refuse) -> None:
         super().__init__(reason.value)
         self.reason = reason
-
-
-class Entry(NamedTuple):
-    """A record with parts that are not settled. stored_ms: wall clock when it was appended."""
-
-    lsn: int
-    parts: tuple[str, ...]
-    stored_ms: int
-    head_bytes: int
-    body_bytes: int
 
 
 class Store(Protocol):
@@ -59,7 +51,7 @@ class Store(Protocol):
         """Records with open parts, in order: what a start has to take up again."""
 
     def read(self, lsn: int) -> tuple[bytes, bytes]:
-        """(head, body) of a record with open parts. Raises: LookupError when it cannot be read any more: its disk lost it."""
+        """(head, body) of a record with open parts. Raises: JournalDamaged: its disk lost it; KeyError: it has no open part."""
 
     def read_ahead(self, lsns: Sequence[int]) -> None:
         """These will be read soon."""
@@ -87,7 +79,7 @@ class NoStore:
         return ()
 
     def read(self, lsn: int) -> tuple[bytes, bytes]:
-        raise LookupError(f"record {lsn}: there is no journal")
+        raise KeyError(lsn)
 
     def read_ahead(self, lsns: Sequence[int]) -> None:
         return None

@@ -17,10 +17,10 @@ from msgspec.structs import replace
 from mesh.core.counters import Counters
 from mesh.core.custody.lane import Lane
 from mesh.core.custody.record import NODE, REGION, Held, decode_head
-from mesh.core.custody.store import Store
+from mesh.core.custody.store import JournalDamaged, Store
 from mesh.core.hop import leaving
 from mesh.core.plan import Planner
-from mesh.core.session import LinkSession, Share
+from mesh.core.session import Consignment, LinkSession
 from mesh.model.dice import Dice
 from mesh.model.limits import Limits
 from mesh.model.reasons import Drop, Refuse
@@ -31,7 +31,7 @@ GiveUp = Callable[[BatchHeader, bytes, str, Drop, int, float], None]
 """(header, body, part, why, tries, now): a part of a record that ends as a dead letter."""
 
 
-class Dispatch:
+class Departure:
     """Args:
         store: has the records. ready: links with something to pull. give_up: makes dead letters. freed: told the rule and size of a
         record that ended.
@@ -162,13 +162,13 @@ class Dispatch:
         flags = header.flags | Flag.CUSTODY
         if any(part in held.sent for part in parts):
             flags |= Flag.REDELIVERED
-        share = Share(held.lsn, parts, held.size, held.count)
+        share = Consignment(held.lsn, parts, held.size, held.count)
         self._arm(now + self._limits.custody_timeout_s)
         self._queue(self._sessions[link], replace(header, flags=flags), body, share, now)
         self._ready(link)
 
     def _queue(
-        self, session: LinkSession, header: BatchHeader, body: bytes, share: Share, now: float
+        self, session: LinkSession, header: BatchHeader, body: bytes, share: Consignment, now: float
     ) -> None:
         """One batch, or halves of it where the peer takes less at once. What not even alone fits is a dead letter."""
         if session.fits(header.count, len(body)):
@@ -197,7 +197,7 @@ class Dispatch:
             self._piece_ended(share, refused, now)
         self.release(now)
 
-    def _piece_ended(self, share: Share, refused: Refused | None, now: float) -> None:
+    def _piece_ended(self, share: Consignment, refused: Refused | None, now: float) -> None:
         if share.ended:
             return
         if refused is not None and not refused[2]:
@@ -220,7 +220,7 @@ class Dispatch:
             lane.arrived()
         self._settle(share, share.parts)
 
-    def _settle(self, share: Share, parts: Iterable[str]) -> None:
+    def _settle(self, share: Consignment, parts: Iterable[str]) -> None:
         held = self.held.get(share.lsn)
         for part in parts:
             self.store.settle(share.lsn, part)
@@ -233,7 +233,7 @@ class Dispatch:
         if self.held.pop(held.lsn, None) is not None:
             self._freed(held.rule, held.size)
 
-    def _came_back(self, share: Share, now: float, why: str, parts: Sequence[str]) -> None:
+    def _came_back(self, share: Consignment, now: float, why: str, parts: Sequence[str]) -> None:
         """A share was not taken (why is a Refuse) or its link ended (why is ""): its parts wait again, first of their lanes."""
         share.ended = True
         held = self.held.get(share.lsn)
@@ -262,7 +262,7 @@ class Dispatch:
                 self._came_back(share, now, "", share.parts)
         self.ways_changed(now)
 
-    def expired(self, share: Share, now: float) -> None:
+    def expired(self, share: Consignment, now: float) -> None:
         """A share's time ran out in the link's queue: its parts wait again, and are dead-lettered as their time is over."""
         if not share.ended:
             self._came_back(share, now, "", share.parts)
@@ -324,7 +324,7 @@ class Dispatch:
         try:
             head, body = self.store.read(held.lsn)
             return decode_head(head).header, body
-        except (LookupError, ValueError):
+        except (JournalDamaged, LookupError, ValueError):
             self._counters.drop(Drop.JOURNAL_DAMAGED, held.count * max(1, len(held.open)))
             for part in held.open:
                 self.store.settle(held.lsn, part)
