@@ -43,6 +43,16 @@ class Drop(StrEnum):
     UNKNOWN_INBOX = "unknown_inbox"
     """A reply whose requester is gone or timed out."""
     SHUTDOWN = "shutdown"
+    CLIENT_AWAY = "client_away"
+    """At-most-once, for a durable client that is not connected: only at-least-once events are kept for it."""
+    CLIENT_REMOVED = "client_removed"
+    """Waited for a durable client that was removed."""
+    DURABLE_FULL = "durable_full"
+    """The oldest of what waited for a client, whose bound was passed: a dead letter."""
+    MAX_DELIVERIES = "max_deliveries"
+    """Refused or not acknowledged in time as often as the client allows: a dead letter."""
+    JOURNAL_DAMAGED = "journal_damaged"
+    """Stored, and its record cannot be read any more."""
 
 
 class NotDelivered(StrEnum):
