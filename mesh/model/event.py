@@ -54,7 +54,8 @@ class Delivery(NamedTuple):
 
     events: in order, never changed. sids: the session's own numbers of the subscriptions that matched (a queue-group delivery has
     exactly one). origin: (region, node, epoch): with an event's seq its mesh_id. path: regions crossed, oldest first, without this
-    one. size_bytes: what they count for in a queue (`queue_bytes`).
+    one. size_bytes: what they count for in a queue (`queue_bytes`). deliveries: 0, or, for events that wait for the client's
+    acknowledgement, how often they were sent, this time included.
     """
 
     events: Sequence[Event]
@@ -63,6 +64,7 @@ class Delivery(NamedTuple):
     path: tuple[str, ...]
     redelivered: bool
     size_bytes: int
+    deliveries: int = 0
 
 
 QUEUE_OVERHEAD_BYTES: Final = 200

@@ -79,3 +79,11 @@ class Limits:
     journal_notes_bytes: int = 16 << 20  # keys and values of all notes; more: refused, notes_full
     segment_bytes: int = 16 << 20  # a segment of the journal is sealed before it would grow beyond this
     segment_files: int = 32  # segments kept open for reading; the one not used for longest is closed
+    # consumers that acknowledge
+    max_unacked: int = 256  # events out at one client and not acknowledged; the next ones wait here
+    ack_timeout_s: float = 30.0  # without an acknowledgement: delivered again; a client may choose another
+    max_deliveries: int = 5  # failed so often: a dead letter, max_deliveries; a client may choose another
+    durable_clients: int = 10_000  # durable clients of one node; more: refused
+    durable_events: int = 1_000_000  # waiting for one client; more: oldest to dead letters, durable_full
+    durable_bytes: int = 256 << 20  # the same in bytes
+    durable_age_s: float = 604_800.0  # a durable client away for longer: removed with what waits for it

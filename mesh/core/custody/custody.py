@@ -16,14 +16,15 @@ from msgspec.structs import replace
 
 from mesh.core.counters import Counters
 from mesh.core.custody.arrival import Arrival
+from mesh.core.custody.consumers import Consumers
 from mesh.core.custody.dead_letters import DEAD, DeadLetters
 from mesh.core.custody.departure import Departure
 from mesh.core.custody.intake import Intake
 from mesh.core.custody.keeping import Keeping
-from mesh.core.custody.listeners import PlainListeners
+from mesh.core.custody.listeners import Listeners
 from mesh.core.custody.record import NODE, OUTWARD, REGION, Held, decode_head
 from mesh.core.custody.spools import Spools
-from mesh.core.custody.store import JournalDamaged, Store
+from mesh.core.custody.store import Entry, JournalDamaged, Store
 from mesh.core.forwarding import Forwarder
 from mesh.core.groups import far_region, member_node
 from mesh.core.hop import mesh_id_of
@@ -34,7 +35,7 @@ from mesh.model.event import Event, NewEvent
 from mesh.model.limits import Limits
 from mesh.model.reasons import Drop
 from mesh.model.topic_rules import TopicRules
-from mesh.wire.codec import encode_body
+from mesh.wire.codec import decode_body, encode_body
 from mesh.wire.frames import BatchHeader, Flag, Leg
 
 
@@ -77,11 +78,20 @@ class Custody:
             counters=counters,
         )
         plan_of = forwarder.region_plans.of
-        self.listeners = PlainListeners(forwarder.deliverer, plan_of, self.reassign)
+        self.consumers = Consumers(
+            store,
+            unpack,
+            self,
+            subscriptions=planner.subscriptions,
+            limits=limits,
+            counters=counters,
+        )
         self.keeping = Keeping(
             store=store,
             departure=self.departure,
-            listeners=self.listeners,
+            listeners=Listeners(
+                self.consumers, forwarder.deliverer, forwarder.region_plans, self.reassign, counters
+            ),
             letters=self.letters,
             matched=forwarder.matched,
             plan_of=plan_of,
@@ -126,20 +136,25 @@ class Custody:
             if dead:
                 self.letters.recover(entry.lsn, dead, entry.head_bytes + entry.body_bytes)
                 continue
-            outward = tuple(part for part in entry.parts if part.startswith(OUTWARD))
-            if outward:
-                self._recover_outward(entry.lsn, outward, entry.stored_ms, entry.body_bytes, wall_ms, now)
+            self._recover(entry, wall_ms, now)
         return records
 
-    def _recover_outward(
-        self, lsn: int, parts: tuple[str, ...], stored_ms: int, size: int, wall_ms: int, now: float
-    ) -> None:
+    def _recover(self, entry: Entry, wall_ms: int, now: float) -> None:
+        lsn, stored_ms, size = entry.lsn, entry.stored_ms, entry.body_bytes
         try:
-            head = decode_head(self.store.read(lsn)[0])
+            packed, body = self.store.read(lsn)
+            head = decode_head(packed)
+            here = [part for part in entry.parts if not part.startswith(OUTWARD)]
+            if here:
+                header = _aged(head.header, wall_ms - stored_ms)
+                self.consumers.recover(lsn, header, decode_body(body, header.count), here, now)
         except (JournalDamaged, LookupError, ValueError):
-            self.counters.drop(Drop.JOURNAL_DAMAGED, len(parts))
-            for part in parts:
+            self.counters.drop(Drop.JOURNAL_DAMAGED, len(entry.parts))
+            for part in entry.parts:
                 self.store.settle(lsn, part)
+            return
+        parts = tuple(part for part in entry.parts if part.startswith(OUTWARD))
+        if not parts:
             return
         left_ms = head.deadline_ms or head.header.remaining_ms or self.limits.spool_age_s * 1e3
         left_ms -= max(0, wall_ms - stored_ms)  # a clock that went back gives nothing away
@@ -229,6 +244,28 @@ class Custody:
                 return self.keeping.keep(away, body, (REGION + far,), now)
         return self.letters.put(header, event, f"g/{group}/{filter}", Drop.NO_MEMBERS, len(tried))
 
+    def hand_back(
+        self, lsn: int, header: BatchHeader, events: Sequence[Event], group: str, filter: str, now: float
+    ) -> bool:
+        """See `dispatch.Owner`: events of a group without a member here. False: there is none elsewhere, either."""
+        planner, region, node = self.forwarder.planner, self.forwarder.region, self.forwarder.node
+        near = planner.near_members(group, filter, (node,))
+        if not near and not planner.far_members(group, filter, (*header.tried, region)):
+            return False
+        for event in events:
+            self.reassign(header, event, group, filter, now)
+        return True
+
+    def settle(self, lsn: int, part: str) -> None:
+        """See `dispatch.Owner`: a consumer has had all its events of a record."""
+        self.store.settle(lsn, part)
+
+    def dead_letter(
+        self, header: BatchHeader, event: Event, reason: Drop, part: str, attempts: int, now: float
+    ) -> None:
+        """See `dispatch.Owner`: an event that a consumer did not take."""
+        self.letters.put(header, event, part, reason, attempts)
+
     # -- ends --------------------------------------------------------------------------------------------------------
 
     def _give_up(
@@ -248,3 +285,16 @@ class Custody:
     def handle_deadline(self, now: float) -> None:
         """Do what is due."""
         self.departure.handle_deadline(now)
+
+
+def unpack(head: bytes, body: bytes) -> tuple[BatchHeader, list[Event]]:
+    """Header and events of a record. Raises: ValueError when they do not decode."""
+    header = decode_head(head).header
+    return header, decode_body(body, header.count)
+
+
+def _aged(header: BatchHeader, held_ms: int) -> BatchHeader:
+    """A header with the time it was held taken off; a clock that went back gives nothing away."""
+    if not header.remaining_ms:
+        return header
+    return replace(header, remaining_ms=max(1, header.remaining_ms - max(0, held_ms)))

@@ -9,14 +9,14 @@ Source: design page "Routing", Delivery; decision 0016.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from mesh.core.counters import Counters
 from mesh.core.custody.dead_letters import DeadLetters
 from mesh.core.custody.departure import Departure
+from mesh.core.custody.listeners import Listeners
 from mesh.core.custody.record import Head, Held, encode_head
 from mesh.core.custody.store import Store, StoreRefusedError
 from mesh.core.dedupe import Dedupe, Origin, Seen, Window
@@ -30,18 +30,6 @@ from mesh.wire.frames import BatchHeader, Flag
 
 CUSTODY = "custody"
 """The variant of the dedupe windows of this level: what waits in a spool must not fall out of a window that at-most-once moves on."""
-
-
-class Listeners(Protocol):
-    """Whoever takes events at this node."""
-
-    def parts(
-        self, header: BatchHeader, events: Sequence[Event], plans: Sequence[Plan], now: float
-    ) -> tuple[str, ...]:
-        """The parts that a record of these events has at this node; () when nobody here acknowledges."""
-
-    def add(self, lsn: int, header: BatchHeader, events: list[Event], now: float) -> None:
-        """Deliver what `parts` was asked for just now. lsn 0: there is no record, nobody acknowledges."""
 
 
 class Keeping:
@@ -102,9 +90,7 @@ class Keeping:
         fresh: published here, so that none can have been seen. Raises: StoreRefusedError, nothing happened.
         """
         if not fresh:
-            events, plans = self._matched(events)
-        else:
-            plans = [self.plan_of(topic) for topic in {event.topic for event in events}]
+            events, _ = self._matched(events)
         if not events:
             return 0
         seen: list[Event] = events
@@ -120,7 +106,7 @@ class Keeping:
         lsn = 0
         try:
             if kept:
-                lsn = self._store_here(header, kept, body, plans, now, rule)
+                lsn = self._store_here(header, kept, body, now, rule)
         except StoreRefusedError:
             if window is not None:
                 for event in seen:
@@ -134,23 +120,16 @@ class Keeping:
         return lsn
 
     def _store_here(
-        self,
-        header: BatchHeader,
-        events: list[Event],
-        body: bytes,
-        plans: Sequence[Plan],
-        now: float,
-        rule: str,
+        self, header: BatchHeader, events: list[Event], body: bytes, now: float, rule: str
     ) -> int:
-        parts = self._listeners.parts(header, events, plans, now)
+        parts = self._listeners.parts(header, events)
         lsn = 0
         if parts:
             if len(events) != header.count:
                 header = replace(header, count=len(events))
                 body = encode_body(events)
             lsn = self._store.append(parts, encode_head(Head(header, 0, rule)), body)
-        self._listeners.add(lsn, header, events, now)
-        return lsn
+        return max(lsn, self._listeners.add(lsn, header, events, now))
 
     def _window(self, header: BatchHeader, now: float) -> Window:
         variant = CUSTODY

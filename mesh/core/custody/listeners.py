@@ -1,43 +1,68 @@
-"""Sessions of this node that take events at least once without acknowledging: they are served at once, and nothing is kept for them.
+"""Whoever takes events at this node: consumers, who acknowledge, and plain sessions, who are served at once.
 
-Decides nothing of its own: who matches, `mesh.core.plan` says; how it is handed over, `mesh.core.handover`.
+Decides nothing of its own: `wanted` sorts a batch, `consumers` and `mesh.core.handover` deliver it, `again` finds another place for
+a group's event that found no member here.
+Invariant: `add` delivers exactly what `parts` was asked for last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from mesh.core.counters import Counters
+from mesh.core.custody.consumers import Consumers
+from mesh.core.custody.wanted import Wanted
 from mesh.core.delivery import Deliverer
 from mesh.core.handover import Way
-from mesh.core.plan import Plan
+from mesh.core.plan import PlanMemory
 from mesh.model.event import Event
+from mesh.model.reasons import Drop
 from mesh.wire.frames import BatchHeader, Flag
 
 Again = Callable[[BatchHeader, Event, str, str, float], int]
-"""(header, event, group, filter, now): another place for a group's event."""
+"""(header, event, group, filter, now): another place for a group's event. Returns the record that has it then."""
 
 
-class PlainListeners:
-    """Args: again: finds another place for a group's event that found no member here."""
+class Listeners:
+    """Args: plans: of topics inside the region."""
 
-    def __init__(self, deliverer: Deliverer, plan_of: Callable[[str], Plan], again: Again) -> None:
+    def __init__(
+        self,
+        consumers: Consumers,
+        deliverer: Deliverer,
+        plans: PlanMemory,
+        again: Again,
+        counters: Counters,
+    ) -> None:
+        self._consumers = consumers
         self._deliverer = deliverer
-        self._plan_of = plan_of
+        self._plans = plans
         self._again = again
+        self._counters = counters
+        self._wanted: Wanted | None = None
 
-    def parts(
-        self, header: BatchHeader, events: Sequence[Event], plans: Sequence[Plan], now: float
-    ) -> tuple[str, ...]:
-        return ()
+    def parts(self, header: BatchHeader, events: Sequence[Event]) -> tuple[str, ...]:
+        """The parts that a record of these events has at this node; () when nobody here acknowledges."""
+        receipt = bool(header.flags & Flag.RECEIPT_DELIVERED)
+        self._wanted = self._consumers.sort(header, events, self._plans, receipt=receipt)
+        return tuple(self._wanted.parts)
 
-    def add(self, lsn: int, header: BatchHeader, events: list[Event], now: float) -> None:
-        origin = (header.region, header.node, header.epoch)
-        way = Way(origin, header.path, bool(header.flags & Flag.REDELIVERED))
-        only_group = bool(header.flags & Flag.GROUP_ONLY)
-        for event in events:
-            local = () if only_group else self._plan_of(event.topic).local
-            if local:
-                self._deliverer.to_sessions(local, way, event)
-            for group, filter, _ in header.groups:
-                if not self._deliverer.to_group(group, filter, way, event):
-                    self._again(header, event, group, filter, now)
+    def add(self, lsn: int, header: BatchHeader, events: list[Event], now: float) -> int:
+        """Deliver what `parts` was asked for just now. lsn 0: there is no record. Returns the last record that was made of it elsewhere."""
+        wanted, self._wanted = self._wanted, None
+        assert wanted is not None
+        if wanted.direct:
+            origin = (header.region, header.node, header.epoch)
+            way = Way(origin, header.path, bool(header.flags & Flag.REDELIVERED))
+            for audience, some in wanted.direct:
+                self._deliverer.handover.add_all(audience, way, some)
+                self._counters.delivered += len(audience) * len(some)
+        if lsn:
+            self._consumers.add(lsn, header, events, wanted, now)
+        if wanted.nobody:
+            self._counters.drop(Drop.INTEREST_GONE, len(wanted.nobody))
+        last = 0
+        for group, filter in wanted.unserved:
+            for event in events:
+                last = max(last, self._again(header, event, group, filter, now))
+        return last
