@@ -227,6 +227,10 @@ class Planner:
                 unreached.append(Unreached(bare, "", NotDelivered.NO_ROUTE, "unreachable, interest kept"))
         return tuple(sorted(nodes)), tuple(sorted(regions)), tuple(unreached)
 
+    def reachable(self) -> Collection[str]:
+        """Other regions with a route now."""
+        return self._fib().keys()
+
     # -- next hops -----------------------------------------------------------------------------------------------
 
     def partition(

@@ -104,6 +104,8 @@ class NotDelivered(StrEnum):
     GROUP_ASSIGNED = "group_assigned"
     POLICY_DENY = "policy_deny"
     INTEREST_LAGGING = "interest_lagging"
+    NOT_ACKNOWLEDGED = "not_acknowledged"
+    """Somebody there has not said yet that it has it."""
     UNREACHABLE = "unreachable"
     """The region's interest is kept from before it was cut off."""
 

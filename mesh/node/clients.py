@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from federation.core.receipts import Status
+from mesh.core.custody.receipts import Awaited
 from mesh.core.custody.store import StoreRefusedError
 from mesh.core.groups import Assigned
 from mesh.core.inboxes import Ended, ReplyTo
@@ -38,10 +39,16 @@ from mesh.node.service import (
     Sink,
     Wait,
 )
+from mesh.wire.frames import Flag
 
 if TYPE_CHECKING:
     from mesh.node.runner import Node
 
+_FLAGS = {
+    Ack.ACCEPTED: 0,
+    Ack.REGION: int(Flag.RECEIPT),
+    Ack.DELIVERED: Flag.RECEIPT | Flag.RECEIPT_DELIVERED,
+}
 _BROKEN = frozenset({Refuse.NO_SPACE, Refuse.READ_ONLY, Refuse.IO_ERROR})
 """What keeps a journal from writing what it has taken."""
 TOLDS = 1_024
@@ -81,7 +88,7 @@ class Clients:
         self._requests: dict[str, tuple[trio.Event, list[Ended]]] = {}
         self._receipts = trio.Event()
         self._tolds: dict[Outcome, Outcome] = {}
-        self._synced = trio.lowlevel.ParkingLot()
+        self._moved = trio.lowlevel.ParkingLot()
 
     @property
     def key(self) -> NodeKey:
@@ -170,29 +177,43 @@ class Clients:
         for key in filter(None, map(_key, events)):
             self._check_key(key)
         try:
-            published, lsn = self._machine.publish_kept(events, trio.current_time())
+            published, lsn, call = self._machine.publish_kept(events, trio.current_time(), _FLAGS[ack])
         except StoreRefusedError as refused:
             raise _not_kept(refused.reason) from None
         self._node.after_call()
         first, plans, assigned = published
         each = [self._outcome(plan, assigned.get(at, ()), kept=True) for at, plan in enumerate(plans)]
-        return Kept(Outcomes(self._mesh_id(first), each), lsn, ack)
+        return Kept(Outcomes(self._mesh_id(first), each), lsn, call)
 
     async def kept(self, kept: Kept, timeout_s: float) -> None:
         """See Service."""
-        store = self._machine.custody.store
-        with trio.move_on_after(timeout_s):
-            while store.synced < kept.lsn:
-                why = store.refusal(0)
-                if why in _BROKEN:
-                    raise _not_kept(why)
-                await self._synced.park()
+        store, call = self._machine.custody.store, kept.call
+        assert call is None or isinstance(call, Awaited)
+        try:
+            with trio.move_on_after(timeout_s):
+                while store.synced < kept.lsn:
+                    why = store.refusal(0)
+                    if why in _BROKEN:
+                        raise _not_kept(why)
+                    await self._moved.park()
+                while call is not None and not call.acknowledgement().complete:
+                    await self._moved.park()
+        finally:
+            if call is not None:
+                self._machine.custody.receipts.close(call)
         if store.synced < kept.lsn:
             raise _not_kept(Refuse.TIMEOUT)
+        if call is not None and not call.acknowledgement().complete:
+            raise self._unacknowledged(call, timeout_s)
 
-    def store_moved(self) -> None:
-        """The journal committed, or its state changed: whoever waits for it looks again."""
-        self._synced.unpark_all()
+    def _unacknowledged(self, call: Awaited, timeout_s: float) -> RefusedError:
+        missing = self._machine.custody.missing(call)
+        who = "; ".join(f"{region}: {reason} ({detail})" for region, reason, detail in missing[:8])
+        return RefusedError("MESH-E051", f"within {timeout_s:g} s not everybody answered: {who}", status=504)
+
+    def kept_moved(self) -> None:
+        """The journal committed, its state changed, or receipts came: whoever waits for one of them looks again."""
+        self._moved.unpark_all()
 
     def _mesh_id(self, seq: int) -> MeshId:
         return MeshId(self.key.region, self.key.node, self._machine.settings.epoch, seq)

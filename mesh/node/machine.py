@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from mesh.core.counters import Counters
 from mesh.core.custody.custody import Custody
+from mesh.core.custody.receipts import Awaited
 from mesh.core.custody.store import NoStore, Store
 from mesh.core.effects import CloseLink, Effect, Notify, Send
 from mesh.core.forwarding import Forwarder
@@ -173,7 +174,7 @@ class NodeMachine:
             # Batches change no table and no route: what they leave behind is mail, and the session's acknowledgement.
             if session.kind is LinkKind.PEER:
                 self.control.membership.heard(session.peer_key.node, now)
-            self.custody.acknowledge()
+            self.custody.acknowledge(now)
             self._after_session(session, now)
             self.mail.take_in(now)
             return
@@ -297,20 +298,24 @@ class NodeMachine:
             raise ValueError("draining")
         return self.forwarder.publish(events, None, now)
 
-    def publish_kept(self, events: Sequence[NewEvent], now: float) -> tuple[Published, int]:
-        """Take events in at least once. Returns what became of them and the record that must be synced before they count as accepted.
+    def publish_kept(
+        self, events: Sequence[NewEvent], now: float, flags: int = 0
+    ) -> tuple[Published, int, Awaited | None]:
+        """Take events in at least once. Returns what became of them, the record that must be synced before they count as accepted, and
+        the call that waits for receipts if flags ask for some (close it in `custody.receipts`).
 
         Raises: StoreRefusedError: the journal cannot take them, nothing happened. ValueError while draining.
         """
         if self.draining:
             raise ValueError("draining")
-        found = self.custody.publish(events, now)
+        found = self.custody.publish(events, now, flags)
+        self.custody.acknowledge(now)
         self._settle(now)
         return found
 
     def stored(self, now: float) -> None:
         """The journal committed: tell those who wait for it."""
-        self.custody.acknowledge()
+        self.custody.acknowledge(now)
         for session in list(self.sessions.values()):
             self._after_session(session, now)
 

@@ -239,7 +239,7 @@ class Node:
         """The journal committed, or its state changed."""
         self.machine.stored(trio.current_time())
         self._after()
-        self.clients.store_moved()
+        self.clients.kept_moved()
 
     def pull_data(self, link: int) -> bytes | None:
         """LinkHost: the next data frame to send."""
@@ -298,6 +298,9 @@ class Node:
         questions = machine.take_questions()
         if questions:
             self.inspection.answer(questions)
+        if machine.custody.receipts.changed:
+            machine.custody.receipts.changed = False
+            self.clients.kept_moved()
         if machine.control.receipts.changed:
             machine.control.receipts.changed = False
             self.clients.receipts_changed()

@@ -84,11 +84,12 @@ class Ack(StrEnum):
 
 
 class Kept(NamedTuple):
-    """Events that this node has taken at least once. lsn: of the record that must be synced before they count as accepted."""
+    """Events that this node has taken at least once. lsn: of the record that must be synced before they count as accepted. call: what
+    waits for receipts, where some were asked for; only `Service.kept` looks into it."""
 
     outcomes: Outcomes
     lsn: int
-    ack: Ack
+    call: object = None
 
 
 class Sink(Protocol):

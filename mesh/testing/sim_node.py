@@ -221,7 +221,7 @@ class SimNode:
 
         Raises: StoreRefusedError."""
         events = [NewEvent(topic, key, ttl_ms, None, data) for topic in topics]
-        (first, plans, assigned), lsn = self.machine.publish_kept(events, self.now)
+        (first, plans, assigned), lsn, _ = self.machine.publish_kept(events, self.now)
         world = self.world
         ids = [(self.key.region, self.key.node, self.epoch, first + at) for at in range(len(topics))]
         for at, topic in enumerate(topics):

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from mesh.core.counters import Counters
 from mesh.core.custody.dead_letters import DeadLetters
 from mesh.core.custody.keeping import Keeping
+from mesh.core.custody.receipts import Outgoing, ranges, wanted
 from mesh.core.custody.record import NODE, REGION
 from mesh.core.custody.store import Store, StoreRefusedError
 from mesh.core.groups import member_node
@@ -51,6 +52,7 @@ class Arrival:
         matched: Matched,
         mail: Callable[[BatchHeader, Sequence[Event]], None],
         again: Callable[[BatchHeader, Event, str, str, float], int],
+        receipts: Outgoing,
         sessions: dict[int, LinkSession],
         limits: Limits,
         counters: Counters,
@@ -64,6 +66,7 @@ class Arrival:
         self._matched = matched
         self._mail = mail
         self._again = again
+        self._receipts = receipts
         self._sessions = sessions
         self._limits = limits
         self._counters = counters
@@ -167,7 +170,10 @@ class Arrival:
             self._counters.drop(Drop.MALFORMED, header.count)
             return self._keeping.keep(header, body, outward, now) if outward else 0
         lsn = 0
+        nodes: dict[str, list[int]] = {}
         for names, share in self._shares(header, events, now).items():
+            for name, _ in names:
+                nodes.setdefault(name, []).extend([event.seq for event in share])
             plain = tuple(name for name, groups in names if not groups and name != self.node)
             parts = tuple(NODE + name for name in plain)
             local = replace(header, leg=Leg.LOCAL, regions=(self.region,), groups=(), count=len(share))
@@ -187,7 +193,23 @@ class Arrival:
                     lsn = max(lsn, record)
         if outward:
             lsn = max(lsn, self._keeping.keep(header, body, outward, now))
+        if wanted(header):
+            self._tell_region(header, events, nodes, lsn)
         return lsn
+
+    def _tell_region(
+        self, header: BatchHeader, events: list[Event], nodes: dict[str, list[int]], lsn: int
+    ) -> None:
+        """One receipt for all events; where nodes get different ones, one for each set of nodes."""
+        of_seq: dict[int, list[str]] = {event.seq: [] for event in events}
+        for name, seqs in nodes.items():
+            for seq in seqs:
+                of_seq[seq].append(name)
+        by_nodes: dict[tuple[str, ...], list[int]] = {}
+        for seq, names in of_seq.items():
+            by_nodes.setdefault(tuple(names), []).append(seq)
+        for some, seqs in by_nodes.items():
+            self._receipts.region_has(header, ranges(seqs), lsn, self.region, some)
 
     def _shares(
         self, header: BatchHeader, events: list[Event], now: float

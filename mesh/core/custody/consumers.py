@@ -117,6 +117,11 @@ class Consumers:
         window = self._dispatch.windows.get(session)
         return session < 0 or (window is not None and not window.terms.auto)
 
+    def is_connected(self, name: str) -> bool:
+        """Whether a durable client is there now."""
+        client = self.durable.of_name(name)
+        return client is not None and client.number in self._dispatch.windows
+
     def part_of(self, session: int, *, receipt: bool = False) -> str:
         """The part of a session, "" for one that is served directly. receipt: whatever it is, its acknowledgement is waited for."""
         if not receipt and not self.is_consumer(session):

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import msgspec
 from msgspec.structs import replace
 
 from mesh.core.counters import Counters
@@ -22,9 +23,20 @@ from mesh.core.custody.departure import Departure
 from mesh.core.custody.intake import Intake
 from mesh.core.custody.keeping import Keeping
 from mesh.core.custody.listeners import Listeners
+from mesh.core.custody.receipts import (
+    RECEIPT,
+    Awaited,
+    Origin,
+    Outgoing,
+    Receipts,
+    Told,
+    decode_told,
+    encode_told,
+    ranges,
+)
 from mesh.core.custody.record import NODE, OUTWARD, REGION, Held, decode_head
 from mesh.core.custody.spools import Spools
-from mesh.core.custody.store import Entry, JournalDamaged, Store
+from mesh.core.custody.store import Entry, JournalDamaged, Store, StoreRefusedError
 from mesh.core.forwarding import Forwarder
 from mesh.core.groups import far_region, member_node
 from mesh.core.hop import mesh_id_of
@@ -33,7 +45,7 @@ from mesh.core.session import LinkSession
 from mesh.model.dice import Dice
 from mesh.model.event import Event, NewEvent
 from mesh.model.limits import Limits
-from mesh.model.reasons import Drop
+from mesh.model.reasons import Drop, NotDelivered
 from mesh.model.topic_rules import TopicRules
 from mesh.wire.codec import decode_body, encode_body
 from mesh.wire.frames import BatchHeader, Flag, Leg
@@ -63,6 +75,8 @@ class Custody:
         self.counters = counters
         region, node = forwarder.region, forwarder.node
         planner, sessions = forwarder.planner, forwarder.sessions
+        self.receipts = Receipts(forwarder.ingress.epoch)
+        self.owed_receipts = Outgoing(f"{NODE}{region}/{node}")
         self.letters = DeadLetters(store, limits, counters)
         self.spools = Spools(self._end_record)
         self.departure = Departure(
@@ -95,6 +109,7 @@ class Custody:
             letters=self.letters,
             matched=forwarder.matched,
             plan_of=plan_of,
+            receipts=self.owed_receipts,
             limits=limits,
             counters=counters,
         )
@@ -106,8 +121,9 @@ class Custody:
             letters=self.letters,
             planner=planner,
             matched=forwarder.matched,
-            mail=lambda header, events: forwarder.mail.extend((header, event) for event in events),
+            mail=self._mail,
             again=self.reassign,
+            receipts=self.owed_receipts,
             sessions=sessions,
             limits=limits,
             counters=counters,
@@ -122,6 +138,7 @@ class Custody:
             plans=forwarder.plans,
             rules=rules,
             has_credit=forwarder.has_credit,
+            receipts=self.receipts,
             counters=counters,
         )
 
@@ -147,7 +164,9 @@ class Custody:
             here = [part for part in entry.parts if not part.startswith(OUTWARD)]
             if here:
                 header = _aged(head.header, wall_ms - stored_ms)
-                self.consumers.recover(lsn, header, decode_body(body, header.count), here, now)
+                events = decode_body(body, header.count)
+                self.owed_receipts.node_has(header, ranges([event.seq for event in events]), lsn, here, ())
+                self.consumers.recover(lsn, header, events, here, now)
         except (JournalDamaged, LookupError, ValueError):
             self.counters.drop(Drop.JOURNAL_DAMAGED, len(entry.parts))
             for part in entry.parts:
@@ -166,7 +185,9 @@ class Custody:
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
-    def publish(self, events: Sequence[NewEvent], now: float, flags: int = 0) -> tuple[Published, int]:
+    def publish(
+        self, events: Sequence[NewEvent], now: float, flags: int = 0
+    ) -> tuple[Published, int, Awaited | None]:
         """See `Intake.publish`."""
         return self.intake.publish(events, flags, now)
 
@@ -174,9 +195,78 @@ class Custody:
         """See `Arrival.receive`."""
         self.arrival.receive(session, header, body, now)
 
-    def acknowledge(self) -> None:
-        """See `Arrival.acknowledge`."""
+    def acknowledge(self, now: float) -> None:
+        """See `Arrival.acknowledge`; receipts go with it."""
         self.arrival.acknowledge()
+        if len(self.owed_receipts):
+            for origin, told in self.owed_receipts.take(self.store.synced).items():
+                self._send_receipts(origin, told, now)
+
+    def _send_receipts(self, origin: Origin, told: list[Told], now: float) -> None:
+        """Receipts travel back in custody, like any other event."""
+        forwarder = self.forwarder
+        ingress = forwarder.ingress
+        if (origin.region, origin.node) == (forwarder.region, forwarder.node):
+            self.receipts.take(origin.epoch, told)
+            return
+        event = Event(
+            ingress.next_seq(), f"{RECEIPT}{origin.epoch}", "", 0, None, (), encode_told(tuple(told))
+        )
+        near = origin.region == forwarder.region
+        header = replace(
+            ingress.header(0, 0),
+            leg=Leg.LOCAL if near else Leg.BRIDGE,
+            flags=Flag.TO_NODE,
+            regions=(origin.region,),
+            count=1,
+            to_node=origin.node,
+        )
+        part = NODE + origin.node if near else REGION + origin.region
+        try:
+            self.keeping.keep(header, encode_body([event]), (part,), now)
+        except StoreRefusedError:
+            self.owed_receipts.again(origin, told)
+
+    def _mail(self, header: BatchHeader, events: Sequence[Event]) -> None:
+        """What is addressed to this node in custody: receipts; anything else goes where other mail goes."""
+        for event in events:
+            if not event.topic.startswith(RECEIPT):
+                self.forwarder.mail.append((header, event))
+                continue
+            try:
+                self.receipts.take(int(event.topic[len(RECEIPT) :]), decode_told(event.data))
+            except (msgspec.DecodeError, ValueError):
+                self.counters.drop(Drop.MALFORMED, 1)
+
+    def missing(self, call: Awaited) -> list[tuple[str, str, str]]:
+        """Who has not said that it has a call's events: (region, reason, detail for a person)."""
+        found = []
+        fib = self.forwarder.planner.reachable()
+        for who in call.acknowledgement().missing:
+            region, _, node = who[2:].partition("/")
+            if region != self.forwarder.region and region not in fib:
+                lane = self.departure.lanes.get(REGION + region)
+                spooled = len(lane.waiting) if lane is not None else 0
+                found.append(
+                    (
+                        region,
+                        NotDelivered.NO_ROUTE.value,
+                        f"no route to it now; {spooled} records wait here for it",
+                    )
+                )
+            elif node:
+                found.append(
+                    (
+                        region,
+                        NotDelivered.NOT_ACKNOWLEDGED.value,
+                        f"not every subscriber of {node} has acknowledged",
+                    )
+                )
+            else:
+                found.append(
+                    (region, NotDelivered.NOT_ACKNOWLEDGED.value, "it has not said that it has stored it")
+                )
+        return found
 
     def told(self, session: LinkSession, now: float) -> None:
         """The other end of a link acknowledged or refused batches."""
@@ -259,6 +349,8 @@ class Custody:
     def settle(self, lsn: int, part: str) -> None:
         """See `dispatch.Owner`: a consumer has had all its events of a record."""
         self.store.settle(lsn, part)
+        if len(self.owed_receipts):
+            self.owed_receipts.settled(lsn, part)
 
     def dead_letter(
         self, header: BatchHeader, event: Event, reason: Drop, part: str, attempts: int, now: float

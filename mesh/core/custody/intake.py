@@ -17,6 +17,7 @@ from mesh.core.counters import Counters
 from mesh.core.custody.arrival import HEAD_BYTES
 from mesh.core.custody.dead_letters import DeadLetters
 from mesh.core.custody.keeping import Keeping
+from mesh.core.custody.receipts import Awaited, Receipts
 from mesh.core.custody.record import NODE, REGION
 from mesh.core.custody.spools import Spools
 from mesh.core.custody.store import Store, StoreRefusedError
@@ -27,7 +28,7 @@ from mesh.model.event import Event, NewEvent
 from mesh.model.reasons import Drop, Refuse
 from mesh.model.topic_rules import TopicRule, TopicRules
 from mesh.wire.codec import encode_body
-from mesh.wire.frames import Leg
+from mesh.wire.frames import Flag, Leg
 
 _new = tuple.__new__
 
@@ -59,8 +60,10 @@ class Intake:
         plans: PlanMemory,
         rules: TopicRules,
         has_credit: Callable[[str], bool],
+        receipts: Receipts,
         counters: Counters,
     ) -> None:
+        self._receipts = receipts
         self._ingress = ingress
         self._store = store
         self._keeping = keeping
@@ -74,8 +77,11 @@ class Intake:
         self.informed: Callable[[float], bool] = lambda now: True
         """Whether this node knows who wants what: before that it accepts nothing."""
 
-    def publish(self, events: Sequence[NewEvent], flags: int, now: float) -> tuple[Published, int]:
-        """Take events in. Returns what became of them, and the record that must be synced before they are accepted (0: none).
+    def publish(
+        self, events: Sequence[NewEvent], flags: int, now: float
+    ) -> tuple[Published, int, Awaited | None]:
+        """Take events in. Returns what became of them, the record that must be synced before they are accepted (0: none), and the call
+        that waits for receipts.
 
         Args: flags: of the batches beside CUSTODY: receipts wanted. Raises: StoreRefusedError, nothing happened.
         """
@@ -94,12 +100,34 @@ class Intake:
                 raise StoreRefusedError(Refuse.SPOOL_FULL)
         self._ingress.take_in(len(events))
         lsn = 0
+        call = None
+        if flags & (Flag.RECEIPT | Flag.RECEIPT_DELIVERED):
+            delivered = bool(flags & Flag.RECEIPT_DELIVERED)
+            call = self._receipts.open(first, len(events), delivered=delivered)
+            for way, some in ways.items():
+                self._expect(call, way, [event.seq for event in some])
         for way, some in ways.items():
             lsn = max(lsn, self._keep(way, some, flags, now))
         for event, group in unserved:
             header = replace(self._ingress.header(event.deadline_ms, 0), count=1)
             lsn = max(lsn, self._letters.put(header, event, group, Drop.NO_MEMBERS, 0))
-        return published, lsn
+        return published, lsn, call
+
+    def _expect(self, call: Awaited, way: Way, seqs: list[int]) -> None:
+        """Who has to say that it has these events."""
+        own, node = self._ingress.region, self._ingress.node
+        for part in way.parts:
+            if part.startswith(REGION):
+                call.expect(part, seqs)
+            elif call.delivered:
+                call.expect(f"{NODE}{own}/{part[2:]}", seqs)
+        for _, _, region, name in way.assigned:
+            if region != own:
+                call.expect(REGION + region, seqs)
+            elif call.delivered:
+                call.expect(f"{NODE}{own}/{name}", seqs)
+        if way.here and call.delivered:
+            call.expect(f"{NODE}{own}/{node}", seqs)
 
     def _sorted(
         self,

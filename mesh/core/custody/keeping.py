@@ -17,6 +17,7 @@ from mesh.core.counters import Counters
 from mesh.core.custody.dead_letters import DeadLetters
 from mesh.core.custody.departure import Departure
 from mesh.core.custody.listeners import Listeners
+from mesh.core.custody.receipts import Outgoing, ranges
 from mesh.core.custody.record import Head, Held, encode_head
 from mesh.core.custody.store import Store, StoreRefusedError
 from mesh.core.dedupe import Dedupe, Origin, Seen, Window
@@ -44,9 +45,11 @@ class Keeping:
         letters: DeadLetters,
         matched: Callable[[list[Event]], tuple[list[Event], list[Plan]]],
         plan_of: Callable[[str], Plan],
+        receipts: Outgoing,
         limits: Limits,
         counters: Counters,
     ) -> None:
+        self._receipts = receipts
         self._store = store
         self._departure = departure
         self._listeners = listeners
@@ -129,6 +132,9 @@ class Keeping:
                 header = replace(header, count=len(events))
                 body = encode_body(events)
             lsn = self._store.append(parts, encode_head(Head(header, 0, rule)), body)
+        if header.flags & Flag.RECEIPT_DELIVERED:
+            away = self._listeners.away(parts)
+            self._receipts.node_has(header, ranges([event.seq for event in events]), lsn, parts, away)
         return max(lsn, self._listeners.add(lsn, header, events, now))
 
     def _window(self, header: BatchHeader, now: float) -> Window:

@@ -47,6 +47,12 @@ class Listeners:
         self._wanted = self._consumers.sort(header, events, self._plans, receipt=receipt)
         return tuple(self._wanted.parts)
 
+    def away(self, parts: Sequence[str]) -> tuple[str, ...]:
+        """Those of some parts that belong to durable clients who are not connected."""
+        return tuple(
+            part for part in parts if part.startswith("c/") and not self._consumers.is_connected(part[2:])
+        )
+
     def add(self, lsn: int, header: BatchHeader, events: list[Event], now: float) -> int:
         """Deliver what `parts` was asked for just now. lsn 0: there is no record. Returns the last record that was made of it elsewhere."""
         wanted, self._wanted = self._wanted, None

@@ -140,28 +140,97 @@ class Receipts:
         self.changed = True
 
 
-class Due(NamedTuple):
-    """Receipts to one origin that wait to be sent together."""
+class Origin(NamedTuple):
+    """Who waits for receipts."""
 
     region: str
     node: str
     epoch: int
 
 
+class _Due(NamedTuple):
+    lsn: int
+    origin: Origin
+    told: Told
+
+
+class _Pending(NamedTuple):
+    origin: Origin
+    seqs: Ranges
+    parts: set[str]
+    away: tuple[str, ...]
+
+
 class Outgoing:
-    """Receipts that this node owes to origins: collected while a burst lasts, sent as one."""
+    """What this node owes to origins: receipts that wait for a sync, and records whose subscribers have not all acknowledged.
 
-    def __init__(self) -> None:
-        self.due: dict[Due, list[Told]] = {}
+    Args: who: `n/REGION/NODE` of this node. Cost: O(1) a batch that asks for receipts, nothing for others.
+    """
 
-    def add(self, header: BatchHeader, told: Told) -> None:
-        """One more for the origin of a batch."""
-        self.due.setdefault(Due(header.region, header.node, header.epoch), []).append(told)
+    def __init__(self, who: str) -> None:
+        self._who = who
+        self._due: list[_Due] = []
+        self._pending: dict[int, _Pending] = {}
 
-    def take(self) -> dict[Due, list[Told]]:
-        """All of them."""
-        due, self.due = self.due, {}
-        return due
+    def region_has(
+        self, header: BatchHeader, seqs: Ranges, lsn: int, region: str, nodes: Iterable[str]
+    ) -> None:
+        """The entry bridge took a batch: to be told once `lsn` is synced."""
+        if wanted(header):
+            told = Told(f"r/{region}", seqs, tuple(sorted(nodes)))
+            self._due.append(_Due(lsn, _origin(header), told))
+
+    def node_has(
+        self, header: BatchHeader, seqs: Ranges, lsn: int, parts: Iterable[str], away: Iterable[str]
+    ) -> None:
+        """A delivering node took a batch for these consumers, of whom those `away` have it as soon as it is stored."""
+        if not header.flags & Flag.RECEIPT_DELIVERED:
+            return
+        away = tuple(away)
+        waiting = set(parts).difference(away)
+        if waiting:
+            self._pending[lsn] = _Pending(_origin(header), seqs, waiting, away)
+        else:
+            self._due.append(_Due(lsn, _origin(header), Told(self._who, seqs, (), away)))
+
+    def settled(self, lsn: int, part: str) -> None:
+        """A consumer had all its events of a record."""
+        pending = self._pending.get(lsn)
+        if pending is None:
+            return
+        pending.parts.discard(part)
+        if not pending.parts:
+            del self._pending[lsn]
+            self._due.append(_Due(lsn, pending.origin, Told(self._who, pending.seqs, (), pending.away)))
+
+    def dead(self, lsn: int) -> None:
+        """A consumer did not take an event of a record: nobody will say that it was delivered."""
+        self._pending.pop(lsn, None)
+
+    def take(self, synced: int) -> dict[Origin, list[Told]]:
+        """Receipts that may be sent, by who waits for them."""
+        if not self._due:
+            return {}
+        found: dict[Origin, list[Told]] = {}
+        later: list[_Due] = []
+        for due in self._due:
+            if due.lsn <= synced:
+                found.setdefault(due.origin, []).append(due.told)
+            else:
+                later.append(due)
+        self._due = later
+        return found
+
+    def again(self, origin: Origin, told: Iterable[Told]) -> None:
+        """These could not be sent now."""
+        self._due += [_Due(0, origin, one) for one in told]
+
+    def __len__(self) -> int:
+        return len(self._due) + len(self._pending)
+
+
+def _origin(header: BatchHeader) -> Origin:
+    return Origin(header.region, header.node, header.epoch)
 
 
 def wanted(header: BatchHeader) -> bool:

@@ -9,8 +9,10 @@ from collections import Counter
 import pytest
 
 from mesh.core.custody.store import StoreRefusedError
+from mesh.model.event import NewEvent
 from mesh.model.reasons import Refuse
 from mesh.testing.world import SimNode, World
+from mesh.wire.frames import Flag
 
 LINE = [("a", "b"), ("b", "c"), ("c", "d")]
 
@@ -147,3 +149,27 @@ def test_an_event_past_its_deadline_is_a_dead_letter() -> None:
     nodes["c-1"].start()
     world.run(10.0)
     assert not world.delivered
+
+
+def test_a_region_says_that_it_has_an_event_once_it_is_on_its_disk() -> None:
+    world, nodes = build(LINE)
+    nodes["d-1"].subscribe(1, 1, "orders/#")
+    nodes["c-1"].subscribe(1, 1, "orders/#")
+    world.run(2.0)
+    machine = nodes["a-1"].machine
+    _, _, call = machine.publish_kept(
+        [NewEvent("orders/x", "", 0, (), b"x")] * 3, nodes["a-1"].now, Flag.RECEIPT
+    )
+    nodes["a-1"].after()
+    assert call is not None
+    assert call.acknowledgement().missing == ("r/c", "r/d")
+    nodes["d-1"].store.fault = Refuse.NO_SPACE
+    world.run(3.0)
+    assert call.acknowledgement().missing == ("r/d",)
+    assert machine.custody.missing(call) == [
+        ("d", "not_acknowledged", "it has not said that it has stored it")
+    ]
+    nodes["d-1"].store.fault = None
+    world.run(8.0)
+    assert call.acknowledgement().complete
+    assert {name: len(node.store) for name, node in nodes.items()} == dict.fromkeys(nodes, 0)
