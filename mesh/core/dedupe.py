@@ -35,12 +35,14 @@ class Origin(NamedTuple):
 class Window:
     """One origin's bitmap: a ring of `size` bits behind the highest seq seen."""
 
-    __slots__ = ("bits", "highest", "size", "used_at")
+    __slots__ = ("bits", "highest", "marks", "size", "used_at")
 
     def __init__(self, size: int, now: float) -> None:
         self.size = size
         self.bits = bytearray(size // 8)
         self.highest = -1
+        self.marks = 0
+        """Counts the times somebody took it to mark something."""
         self.used_at = now
 
     def see(self, seq: int) -> Seen:
@@ -120,6 +122,12 @@ class Dedupe:
         assert limits.dedupe_window % 8 == 0
         self._limits = limits
         self._windows: dict[Origin, Window] = {}
+        self.marked = False
+        """Some window was taken since somebody cleared this."""
+
+    def windows(self) -> dict[Origin, Window]:
+        """All of them. A live view: read it, do not keep it."""
+        return self._windows
 
     def window(self, origin: Origin, now: float) -> Window:
         """The window of an origin, made if new. One look-up serves a whole batch."""
@@ -129,6 +137,8 @@ class Dedupe:
                 del self._windows[min(self._windows, key=lambda key: self._windows[key].used_at)]
             window = self._windows[origin] = Window(self._limits.dedupe_window, now)
         window.used_at = now
+        window.marks += 1
+        self.marked = True
         return window
 
     def expire(self, now: float) -> None:

@@ -107,6 +107,7 @@ class NodeMachine:
             NoStore() if store is None else store,
             self.forwarder,
             self.rules,
+            now,
             dice=dice,
             limits=settings.limits,
             counters=self.counters,

@@ -35,6 +35,7 @@ from mesh.core.custody.receipts import (
     ranges,
 )
 from mesh.core.custody.record import NODE, OUTWARD, REGION, Held, decode_head
+from mesh.core.custody.seen import Seen
 from mesh.core.custody.spools import Spools
 from mesh.core.custody.store import Entry, JournalDamaged, Store, StoreRefusedError
 from mesh.core.forwarding import Forwarder
@@ -63,6 +64,7 @@ class Custody:
         store: Store,
         forwarder: Forwarder,
         rules: TopicRules,
+        now: float,
         *,
         dice: Dice,
         limits: Limits,
@@ -113,6 +115,7 @@ class Custody:
             limits=limits,
             counters=counters,
         )
+        self.seen = Seen(store, self.keeping.dedupe, limits, now)
         self.arrival = Arrival(
             region,
             node,
@@ -147,6 +150,7 @@ class Custody:
     def recover(self, wall_ms: int, now: float) -> int:
         """Take up what an earlier process left in the store. Returns how many records. Called once, before any link opens."""
         records = 0
+        self.seen.restore(now)
         for entry in self.store.outstanding():
             records += 1
             dead = next((part for part in entry.parts if part.startswith(DEAD)), "")
@@ -165,6 +169,7 @@ class Custody:
             if here:
                 header = _aged(head.header, wall_ms - stored_ms)
                 events = decode_body(body, header.count)
+                self.keeping.mark(header, events, now)
                 self.owed_receipts.node_has(header, ranges([event.seq for event in events]), lsn, here, ())
                 self.consumers.recover(lsn, header, events, here, now)
         except (JournalDamaged, LookupError, ValueError):
@@ -372,11 +377,13 @@ class Custody:
     # -- time --------------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        return self.departure.next_deadline()
+        due = (self.departure.next_deadline(), self.seen.next_deadline())
+        return min((at for at in due if at is not None), default=None)
 
     def handle_deadline(self, now: float) -> None:
         """Do what is due."""
         self.departure.handle_deadline(now)
+        self.seen.note(now)
 
 
 def unpack(head: bytes, body: bytes) -> tuple[BatchHeader, list[Event]]:

@@ -9,7 +9,7 @@ Source: design page "Routing", Delivery; decision 0016.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
@@ -121,6 +121,12 @@ class Keeping:
                 if id(event) not in late:
                     lsn = max(lsn, self._letters.put(header, event, "here", Drop.EXPIRED, 0))
         return lsn
+
+    def mark(self, header: BatchHeader, events: Sequence[Event], now: float) -> None:
+        """These are in the store since an earlier process: seen."""
+        window = self._window(header, now)
+        for event in events:
+            window.see(event.seq)
 
     def _store_here(
         self, header: BatchHeader, events: list[Event], body: bytes, now: float, rule: str
