@@ -20,6 +20,8 @@ class Counters:
     drops: dict[Drop, int] = field(default_factory=dict)
     passed_window: int = 0
     """Events at least once that were below the dedupe window: delivered, and nobody can say whether again."""
+    order_gaps: int = 0
+    """Events of ordered topics that were handed over although the one before them had not come in time."""
     refused: dict[str, int] = field(default_factory=dict)
     """Batches in custody that a next hop did not take, by its reason: kept here, and tried again."""
     dead_letters: dict[Drop, int] = field(default_factory=dict)

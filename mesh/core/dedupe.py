@@ -71,6 +71,15 @@ class Window:
         self.bits[at] |= bit
         return Seen.FRESH
 
+    def knows(self, seq: int) -> bool:
+        """Whether `seq` was seen, or is so old that nobody can say."""
+        if seq > self.highest:
+            return False
+        if seq <= self.highest - self.size:
+            return True
+        at = seq % self.size
+        return bool(self.bits[at >> 3] & (1 << (at & 7)))
+
     def forget(self, seq: int) -> None:
         """Take back that `seq` was seen: it could not be kept after all, and will come again."""
         if seq > self.highest - self.size:

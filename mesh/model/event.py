@@ -33,8 +33,9 @@ class Event(NamedTuple):
     data: bytes
 
 
-# Event.extra, when it is not None: (reply_to, correlation). `reply_to` is REGION/NODE/INBOX of a waiting request,
-# or "" ; `correlation` ties a reply, a `no_responders` or a `no_members` to its request, or "".
+# Event.extra, when it is not None: (reply_to, correlation[, before]). `reply_to` is REGION/NODE/INBOX of a waiting request,
+# or "" ; `correlation` ties a reply, a `no_responders` or a `no_members` to its request, or ""; `before` is there on ordered
+# topics: what came before it (mesh.core.custody.order).
 EXTRA_REPLY_TO = 0
 EXTRA_CORRELATION = 1
 

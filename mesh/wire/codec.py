@@ -160,8 +160,12 @@ def decode_body(body: bytes | memoryview, count: int) -> list[Event]:
     for seq, _, _, deadline_ms, extra, attributes, _ in events:
         if seq < 0 or deadline_ms < 0:
             raise BodyError("a number of an event is negative")
-        if (attributes is not None and len(attributes) & 1) or (extra is not None and len(extra) != 2):
-            raise BodyError("an event's attributes or its extra fields are not in pairs")
+        if (attributes is not None and len(attributes) & 1) or (
+            extra is not None and len(extra) not in (2, 3)
+        ):
+            raise BodyError(
+                "an event's attributes are not in pairs, or its extra fields are not two or three"
+            )
     return events
 
 

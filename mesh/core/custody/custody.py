@@ -103,6 +103,7 @@ class Custody:
             counters=counters,
         )
         self.keeping = Keeping(
+            region,
             store=store,
             departure=self.departure,
             listeners=Listeners(
@@ -377,13 +378,14 @@ class Custody:
     # -- time --------------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        due = (self.departure.next_deadline(), self.seen.next_deadline())
+        due = (self.departure.next_deadline(), self.seen.next_deadline(), self.keeping.gate.next_deadline())
         return min((at for at in due if at is not None), default=None)
 
     def handle_deadline(self, now: float) -> None:
         """Do what is due."""
         self.departure.handle_deadline(now)
         self.seen.note(now)
+        self.keeping.release(now)
 
 
 def unpack(head: bytes, body: bytes) -> tuple[BatchHeader, list[Event]]:

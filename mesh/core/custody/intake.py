@@ -17,6 +17,7 @@ from mesh.core.counters import Counters
 from mesh.core.custody.arrival import HEAD_BYTES
 from mesh.core.custody.dead_letters import DeadLetters
 from mesh.core.custody.keeping import Keeping
+from mesh.core.custody.order import Chains
 from mesh.core.custody.receipts import Awaited, Receipts
 from mesh.core.custody.record import NODE, REGION
 from mesh.core.custody.spools import Spools
@@ -74,6 +75,7 @@ class Intake:
         self._rules = rules
         self._has_credit = has_credit
         self._counters = counters
+        self._chains = Chains()
         self.informed: Callable[[float], bool] = lambda now: True
         """Whether this node knows who wants what: before that it accepts nothing."""
 
@@ -94,7 +96,7 @@ class Intake:
         first = self._ingress.seq + 1
         published = Published(first, plans, {})
         unserved: list[tuple[Event, str]] = []
-        ways = self._sorted(events, plans, published, unserved)
+        ways = self._sorted(events, plans, published, unserved, now)
         for way, some in ways.items():
             if not self._spools.make_room(way.rule, sum(len(event.data) for event in some), now):
                 raise StoreRefusedError(Refuse.SPOOL_FULL)
@@ -135,6 +137,7 @@ class Intake:
         plans: list[Plan],
         published: Published,
         unserved: list[tuple[Event, str]],
+        now: float,
     ) -> dict[Way, list[Event]]:
         """Events by the way they go, numbered."""
         first = published.first_seq
@@ -146,8 +149,10 @@ class Intake:
             if not ttl_ms and rule.deadline_s:
                 ttl_ms = max(1, round(rule.deadline_s * 1e3))
             event = _new(Event, (first + at, topic, key, ttl_ms, None, attributes, data))
-            if plan.groups or (key and plan.split):
+            if plan.groups or (key and (plan.split or rule.ordered)):
                 assigned = self._assign(event, plan, unserved) if plan.groups else ()
+                if key and rule.ordered:
+                    event = event._replace(extra=("", "", self._before(event, plan, assigned, now)))
                 published.assigned[at] = assigned
                 flow = crc32(key.encode()) % FLOWS if key and plan.split else 0
                 way = _way(plan, assigned, ttl_ms, flow, rule)
@@ -162,6 +167,12 @@ class Intake:
             else:
                 some.append(event)
         return ways
+
+    def _before(self, event: Event, plan: Plan, assigned: Sequence[Assigned], now: float) -> str:
+        """What an event of an ordered topic says of the one before it."""
+        regions = {self._ingress.region, *plan.regions, *(away.region for away in plan.unreached)}
+        regions.update(a.region for a in assigned)
+        return self._chains.before(event.topic, event.key, sorted(regions), event.seq, now)
 
     def _keep(self, way: Way, events: list[Event], flags: int, now: float) -> int:
         base = replace(

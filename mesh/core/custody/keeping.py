@@ -17,9 +17,11 @@ from mesh.core.counters import Counters
 from mesh.core.custody.dead_letters import DeadLetters
 from mesh.core.custody.departure import Departure
 from mesh.core.custody.listeners import Listeners
+from mesh.core.custody.order import Gate, before
 from mesh.core.custody.receipts import Outgoing, ranges
 from mesh.core.custody.record import Head, Held, encode_head
 from mesh.core.custody.store import Store, StoreRefusedError
+from mesh.core.custody.wanted import Wanted
 from mesh.core.dedupe import Dedupe, Origin, Seen, Window
 from mesh.core.hop import expired
 from mesh.core.plan import Plan
@@ -38,6 +40,7 @@ class Keeping:
 
     def __init__(
         self,
+        region: str,
         *,
         store: Store,
         departure: Departure,
@@ -59,6 +62,7 @@ class Keeping:
         self._limits = limits
         self._counters = counters
         self.dedupe = Dedupe(limits)
+        self.gate: Gate[tuple[int, BatchHeader, Event, Wanted]] = Gate(region, counters)
 
     def keep(
         self,
@@ -109,7 +113,7 @@ class Keeping:
         lsn = 0
         try:
             if kept:
-                lsn = self._store_here(header, kept, body, now, rule)
+                lsn = self._hand_over(header, kept, body, window, now, rule)
         except StoreRefusedError:
             if window is not None:
                 for event in seen:
@@ -122,6 +126,51 @@ class Keeping:
                     lsn = max(lsn, self._letters.put(header, event, "here", Drop.EXPIRED, 0))
         return lsn
 
+    def _hand_over(
+        self,
+        header: BatchHeader,
+        events: list[Event],
+        body: bytes,
+        window: Window | None,
+        now: float,
+        rule: str,
+    ) -> int:
+        """Store and deliver, but for events of ordered topics that have to wait for another: those are only stored."""
+        early: list[Event] = []
+        if window is not None and any(event.extra is not None for event in events):
+            early = self._early(header, events, window)
+        if early:
+            events = [event for event in events if event not in early]
+        lsn = self._store_here(header, events, body, now, rule) if events else 0
+        for event in early:
+            assert window is not None
+            alone = replace(header, count=1)
+            wanted = self._listeners.sort(alone, [event])
+            record = self._append(alone, [event], encode_body([event]), wanted, rule)
+            self.gate.hold(header, event, window, (record, alone, event, wanted), now)
+            lsn = max(lsn, record)
+        if len(self.gate):
+            self.release(now)
+        return lsn
+
+    def _early(self, header: BatchHeader, events: list[Event], window: Window) -> list[Event]:
+        """Events that have to wait for one that is not here, or for one of these that has to."""
+        early: list[Event] = []
+        for event in events:
+            said = before(event, header.regions[0]) if event.extra is not None else None
+            if said is None:
+                continue
+            if self.gate.must_wait(header, event, window) or any(
+                other.seq == said.seq and other.key == event.key for other in early
+            ):
+                early.append(event)
+        return early
+
+    def release(self, now: float) -> None:
+        """Deliver events of ordered topics that need not wait any longer."""
+        for lsn, header, event, wanted in self.gate.release(now):
+            self._listeners.add(lsn, header, [event], wanted, now)
+
     def mark(self, header: BatchHeader, events: Sequence[Event], now: float) -> None:
         """These are in the store since an earlier process: seen."""
         window = self._window(header, now)
@@ -131,17 +180,22 @@ class Keeping:
     def _store_here(
         self, header: BatchHeader, events: list[Event], body: bytes, now: float, rule: str
     ) -> int:
-        parts = self._listeners.parts(header, events)
-        lsn = 0
-        if parts:
-            if len(events) != header.count:
-                header = replace(header, count=len(events))
-                body = encode_body(events)
-            lsn = self._store.append(parts, encode_head(Head(header, 0, rule)), body)
+        wanted = self._listeners.sort(header, events)
+        if len(events) != header.count:
+            header = replace(header, count=len(events))
+            body = encode_body(events) if wanted.parts else b""
+        lsn = self._append(header, events, body, wanted, rule)
+        return max(lsn, self._listeners.add(lsn, header, events, wanted, now))
+
+    def _append(
+        self, header: BatchHeader, events: list[Event], body: bytes, wanted: Wanted, rule: str
+    ) -> int:
+        parts = tuple(wanted.parts)
+        lsn = self._store.append(parts, encode_head(Head(header, 0, rule)), body) if parts else 0
         if header.flags & Flag.RECEIPT_DELIVERED:
             away = self._listeners.away(parts)
             self._receipts.node_has(header, ranges([event.seq for event in events]), lsn, parts, away)
-        return max(lsn, self._listeners.add(lsn, header, events, now))
+        return lsn
 
     def _window(self, header: BatchHeader, now: float) -> Window:
         variant = CUSTODY

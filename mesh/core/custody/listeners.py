@@ -2,12 +2,12 @@
 
 Decides nothing of its own: `wanted` sorts a batch, `consumers` and `mesh.core.handover` deliver it, `again` finds another place for
 a group's event that found no member here.
-Invariant: `add` delivers exactly what `parts` was asked for last.
+Invariant: `add` delivers exactly what `sort` found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from mesh.core.counters import Counters
 from mesh.core.custody.consumers import Consumers
@@ -39,24 +39,20 @@ class Listeners:
         self._plans = plans
         self._again = again
         self._counters = counters
-        self._wanted: Wanted | None = None
 
-    def parts(self, header: BatchHeader, events: Sequence[Event]) -> tuple[str, ...]:
-        """The parts that a record of these events has at this node; () when nobody here acknowledges."""
+    def sort(self, header: BatchHeader, events: Sequence[Event]) -> Wanted:
+        """Who gets which of these events. Its `parts` are those of the record; none when nobody here acknowledges."""
         receipt = bool(header.flags & Flag.RECEIPT_DELIVERED)
-        self._wanted = self._consumers.sort(header, events, self._plans, receipt=receipt)
-        return tuple(self._wanted.parts)
+        return self._consumers.sort(header, events, self._plans, receipt=receipt)
 
-    def away(self, parts: Sequence[str]) -> tuple[str, ...]:
+    def away(self, parts: Iterable[str]) -> tuple[str, ...]:
         """Those of some parts that belong to durable clients who are not connected."""
         return tuple(
             part for part in parts if part.startswith("c/") and not self._consumers.is_connected(part[2:])
         )
 
-    def add(self, lsn: int, header: BatchHeader, events: list[Event], now: float) -> int:
-        """Deliver what `parts` was asked for just now. lsn 0: there is no record. Returns the last record that was made of it elsewhere."""
-        wanted, self._wanted = self._wanted, None
-        assert wanted is not None
+    def add(self, lsn: int, header: BatchHeader, events: Sequence[Event], wanted: Wanted, now: float) -> int:
+        """Deliver. lsn 0: there is no record. Returns the last record that was made elsewhere of what nobody here takes."""
         if wanted.direct:
             origin = (header.region, header.node, header.epoch)
             way = Way(origin, header.path, bool(header.flags & Flag.REDELIVERED))
