@@ -19,7 +19,7 @@ from mesh.model.errors import MeshError
 
 EXAMPLES: Final = (
     "mesh bench chain",
-    "mesh bench chain --nodes 2 --payload 1024 --runs 5 -o json",
+    "mesh bench chain --nodes 2 --level at-least-once --runs 5 -o json",
     "mesh bench chain --nodes 4 --protocol sse --rate 2000 --rate-seconds 10",
 )
 _COUNTS: Final = (
@@ -50,6 +50,12 @@ def build(parser: Parser) -> None:
         choices=("ws", "sse"),
         default="ws",
         help="of the subscriber: mesh.v1.json WebSocket or SSE",
+    )
+    parser.add_argument(
+        "--level",
+        choices=("at-most-once", "at-least-once"),
+        default="at-most-once",
+        help="of the events (at-most-once)",
     )
     parser.add_argument(
         "--rate", type=_amount, default=1_000.0, metavar="R", help="events/s of the latency run (1000)"
@@ -106,6 +112,7 @@ def _run(args: argparse.Namespace) -> int:
         idle_s=args.idle,
         runs=args.runs,
         seed=args.seed,
+        level=args.level,
     )
     report = run(
         wish, shlex.join(["mesh", *sys.argv[1:]]), lambda text: print(text, file=sys.stderr, flush=True)
@@ -150,6 +157,13 @@ def report_lines(report: Mapping[str, Any], *, color: bool) -> list[str]:
     if slow["runs"]:
         lines.append(
             f"at {settings['rate']:g} events/s it sent late by {slow['runs'][-1]['late_p99_us']} us at p99"
+        )
+    acks = report.get("acknowledgement")
+    if acks:
+        ack, fsync = acks["ack_us"], acks["fsync_us"]
+        lines.append(
+            f"one publisher waiting for each answer: p50 {ack['p50']:.0f} us, p99 {ack['p99']:.0f} us; "
+            f"fdatasync in that folder: p50 {fsync['p50']:.0f} us, p99 {fsync['p99']:.0f} us"
         )
     sound = not report["lost"] and not report["duplicates"]
     lines.append(

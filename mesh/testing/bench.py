@@ -9,11 +9,13 @@ Source: design page "Wire and speed", The benchmark.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -23,13 +25,17 @@ from typing import Any, Final
 import trio
 
 from mesh.model.errors import MeshError
-from mesh.testing.bench_load import Plan
+from mesh.testing.bench_load import Plan, quantiles_us
 from mesh.testing.bench_machine import describe
 from mesh.testing.fleet import Fleet, RunningNode, fleet
 
 ROUTES_S: Final = 20.0
 BUSY_SHARE: Final = 0.85
 """A generator that uses more of one core than this may be what limits the figures."""
+
+ACKED: Final = 1_000
+"""Events that one publisher sends, each after the answer to the one before."""
+SYNCS: Final = 300
 
 Say = Callable[[str], None]
 
@@ -53,6 +59,7 @@ class Wish:
     idle_s: float = 5.0
     runs: int = 3
     seed: int = 1
+    level: str = "at-most-once"
 
 
 async def measure(wish: Wish, command: str, say: Say) -> dict[str, Any]:
@@ -74,6 +81,12 @@ async def measure(wish: Wish, command: str, say: Say) -> dict[str, Any]:
                     if wish.rate_s > 0:
                         say(f"run {run + 1} of {wish.runs}: {wish.rate:g} events/s for {wish.rate_s:g} s")
                         slow.append(await _fixed_rate(load, chain, wish))
+                acks: dict[str, Any] = {}
+                if wish.level != "at-most-once":
+                    say(f"{ACKED} events one by one, each answered before the next")
+                    fsync_us = fsync_times_us(Path(folder))
+                    told = await load.do(do="acked", events=ACKED)
+                    acks = {"fsync_us": fsync_us, "ack_us": told["ack_us"], "lost": told["lost"]}
                 memory = {node.name: _mb(node.rss_bytes()) for node in chain}
     return {
         "apiVersion": "mesh/v1",
@@ -85,11 +98,24 @@ async def measure(wish: Wish, command: str, say: Say) -> dict[str, Any]:
         "idle": idle,
         "throughput": {"runs": fast, **_summary(fast, ("events_per_s", "cpu_us_per_event"))},
         "latency": {"runs": slow, **_summary(slow, ("p50_us", "p99_us", "p99.9_us", "cpu_us_per_event"))},
+        "acknowledgement": acks,
         "rss_mb_after": memory,
-        "lost": sum(run["lost"] for run in (*fast, *slow)),
+        "lost": sum(run["lost"] for run in (*fast, *slow)) + acks.get("lost", 0),
         "duplicates": sum(run["duplicates"] for run in (*fast, *slow)),
         "load_limits": any(run["load_limits"] for run in fast),
     }
+
+
+def fsync_times_us(folder: Path) -> dict[str, float]:
+    """What it takes to write 512 bytes to the end of a file in this folder and have them on the disk (fdatasync)."""
+    took_ns = []
+    with (folder / "fsync").open("wb", buffering=0) as file:
+        for _ in range(SYNCS):
+            begun_ns = time.monotonic_ns()
+            file.write(bytes(512))
+            os.fdatasync(file.fileno())
+            took_ns.append(time.monotonic_ns() - begun_ns)
+    return quantiles_us(took_ns)
 
 
 async def start_chain(nodes: Fleet, count: int) -> list[RunningNode]:
@@ -201,6 +227,7 @@ async def _load(wish: Wish, chain: Sequence[RunningNode]) -> AsyncIterator[_Gene
         payload=wish.payload,
         window=wish.window,
         seed=wish.seed,
+        level=wish.level,
     )
     process = await trio.lowlevel.open_process(
         [sys.executable, "-P", "-m", "mesh.testing.bench_load", json.dumps(asdict(plan))],

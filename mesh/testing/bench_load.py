@@ -46,12 +46,20 @@ class Plan:
     payload: int = 256
     window: int = 4_000
     seed: int = 1
+    level: str = "at-most-once"
+
+    @property
+    def path(self) -> str:
+        """Where events are published."""
+        return "/v1/events" + (f"?level={self.level}" if self.level != "at-most-once" else "")
 
 
 class Body:
     """One request: its bytes, and where the ids and times of its events stand in them."""
 
-    def __init__(self, topics: list[str], payload: int, address: str, *, single: bool) -> None:
+    def __init__(
+        self, topics: list[str], payload: int, address: str, *, single: bool, path: str = "/v1/events"
+    ) -> None:
         pad = "x" * max(0, payload - len(f'{{"t":"{_NO_TIME.decode()}","pad":""}}'))
         events = [
             f'{{"specversion":"1.0","source":"/bench","type":"bench.event","topic":"{topic}","id":"{"0" * 12}",'
@@ -60,7 +68,7 @@ class Body:
         ]
         text = events[0] if single else f"[{','.join(events)}]"
         kind = "application/cloudevents+json" if single else "application/cloudevents-batch+json"
-        head = f"POST /v1/events HTTP/1.1\r\nHost: {address}\r\nContent-Type: {kind}\r\nContent-Length: {len(text)}\r\n\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: {kind}\r\nContent-Length: {len(text)}\r\n\r\n"
         self.bytes = bytearray(f"{head}{text}".encode())
         self._ids = [found.start(1) for found in _EVENT.finditer(self.bytes)]
         self._times = [found.start(2) for found in _EVENT.finditer(self.bytes)]
@@ -236,7 +244,7 @@ class Load:
         lock = threading.Lock()
 
         def work(connection: Connection) -> None:
-            body = Body(self._topics(plan.batch), plan.payload, plan.publish, single=False)
+            body = Body(self._topics(plan.batch), plan.payload, plan.publish, single=False, path=plan.path)
             while not self._failure:
                 with lock:
                     first = next(numbers, None)
@@ -269,7 +277,9 @@ class Load:
                 topic = topics[number]
                 body = bodies.get(topic)
                 if body is None:
-                    body = bodies[topic] = Body([topic], plan.payload, plan.publish, single=True)
+                    body = bodies[topic] = Body(
+                        [topic], plan.payload, plan.publish, single=True, path=plan.path
+                    )
                 due_ns = begin_ns + int(number * 1e9 / rate)
                 left_ns = due_ns - time.monotonic_ns()
                 if left_ns > 0:
@@ -289,6 +299,26 @@ class Load:
             "latency_us": quantiles_us(tally.latencies_ns),
             "late_us": quantiles_us(late_ns),
         }
+
+    def acked(self, events: int) -> dict[str, Any]:
+        """One publisher that waits for each answer before the next event. Returns: what came of it, and how long each answer took."""
+        plan = self.plan
+        tally = self._begin(events, timed=False)
+        took_ns: list[int] = []
+        topics = self._topics(events)
+
+        def work(connection: Connection) -> None:
+            if connection is not self._publishers[0]:
+                return
+            for number, topic in enumerate(topics, tally.first):
+                data = Body([topic], plan.payload, plan.publish, single=True, path=plan.path).number(number)
+                begun_ns = time.monotonic_ns()
+                connection.call(data)
+                took_ns.append(time.monotonic_ns() - begun_ns)
+
+        self._run(work)
+        self._finish(tally)
+        return {**self._told(tally), "ack_us": quantiles_us(took_ns)}
 
     def _topics(self, count: int) -> list[str]:
         return [f"bench/{self._dice.randrange(self.plan.topics)}" for _ in range(count)]
@@ -350,6 +380,8 @@ def main() -> None:
                     told = load.closed(command["events"])
                 case "open":
                     told = load.open(command["rate"], command["seconds"])
+                case "acked":
+                    told = load.acked(command["events"])
                 case other:
                     raise RuntimeError(f"no command {other}")
         except RuntimeError as error:

@@ -344,6 +344,8 @@ class Departure:
         read = read or self._read(held)
         if read is None:
             return
+        if why is Drop.EXPIRED and not read[0].remaining_ms:
+            why = Drop.SPOOL_AGE  # it had no deadline of its own
         self._give_up(*read, part, why, held.tries, now)
         self._done(held, part)
 
