@@ -64,14 +64,15 @@ class Life:
         body = dice.randbytes(dice.choice((0, 10, 200, 1_000, 5_000)))
         ms = dice.randint(0, 1 << 40)
         state = self.journal.state
+        reason: Refusal | None = None
         try:
             lsn = self.journal.append(parts, head, body, ms)
         except JournalRefused as error:
+            reason = error.reason
+        if reason is not None:
             self.refused += 1
-            if state is not JournalState.OK:
-                assert error.reason.value == state.value
-            else:
-                assert error.reason in (Refusal.FULL, Refusal.PENDING_FULL)
+            full = (Refusal.FULL, Refusal.PENDING_FULL)
+            assert reason in full if state is JournalState.OK else reason.value == state.value
             return
         self.model.append(lsn, parts, head, body, ms)
 
