@@ -18,12 +18,22 @@ from mesh.cli.options import Options
 
 Item = Mapping[str, Any]
 
-GOOD: Final = frozenset({"alive", "open", "in_use", "ok", "reachable", "both"})
+GOOD: Final = frozenset({"alive", "open", "in_use", "ok", "reachable", "both", "sealed"})
 DOUBTFUL: Final = frozenset(
     {"suspect", "opening", "dialling", "infeasible", "warning", "waiting", "stale-entry"}
 )
 BAD: Final = frozenset(
-    {"dead", "closed", "withheld", "failed", "unavailable", "name-conflict", "foreign-key"}
+    {
+        "dead",
+        "closed",
+        "withheld",
+        "failed",
+        "unavailable",
+        "name-conflict",
+        "foreign-key",
+        "damaged",
+        "unreadable",
+    }
 )
 _COLORS: Final = {"good": "32", "doubtful": "33", "bad": "31", "dim": "2", "bold": "1"}
 

@@ -51,6 +51,8 @@ class Flusher:
         journal = self._journal
         while True:
             await self._wait()
+            # The commit itself cannot be cancelled; between two of them the node may stop.
+            await trio.lowlevel.checkpoint()
             self._work = trio.Event()
             job = journal.take_job()
             if job is None:

@@ -99,11 +99,11 @@ def _read_segment(
     segment.size = disk.size(file)
     front = disk.read(file, START, 0)
     opening = parse_opening(front, segment.number)
+    if segment.size < START:
+        _begun(found, segment, disk, write=write)
+        return
     if opening is None:
-        if segment.size <= START:
-            _begun(found, segment, disk, write=write)
-        else:
-            _set_apart(found, segment, DamageReason.BAD_HEADER)
+        _set_apart(found, segment, DamageReason.BAD_HEADER)
         return
     segment.opening = opening
     footer = read_footer(disk, file, opening, segment.size)
@@ -127,7 +127,7 @@ def _read_segment(
 
 
 def _begun(found: Recovered, segment: Segment, disk: Disk, *, write: bool) -> None:
-    """A crash while the segment was made: nothing in it was ever reported as written."""
+    """A crash while the segment was made, most likely: nothing in it can be read, nor is there anything to look at."""
     found.damage.append(Damage(segment.number, 0, DamageReason.TORN_TAIL, segment.size))
     if write:
         with suppress(OSError):

@@ -35,6 +35,8 @@ from mesh.store.record import (
     parse_trailer,
 )
 
+FOLDER: Final = "journal"
+"""In a node's data folder."""
 SUFFIX: Final = ".log"
 ALL: Final = ""
 """As a part in a settle: the whole record is freed."""

@@ -11,6 +11,7 @@ import pytest
 from cli import answers
 from cli.answers import DESIGN_ROUTES, listing, route
 from cli.fake_node import FakeNode, fake_node
+from cli.journals import damage_journal, make_journal
 
 from mesh.cli.main import main
 
@@ -39,6 +40,19 @@ CASES: dict[str, tuple[str, ...]] = {
     "registry_list_name": ("registry", "list", "-o", "name"),
     "registry_diff": ("registry", "diff"),
     "registry_diff_wide": ("registry", "diff", "-o", "wide"),
+    "journal_list": ("journal", "list", "--data", "eu-1"),
+    "journal_list_wide": ("journal", "list", "--data", "eu-1", "-o", "wide"),
+    "journal_list_records": ("journal", "list", "--data", "eu-1", "--records"),
+    "journal_list_part": ("journal", "list", "--data", "eu-1", "--part", "r/us", "-o", "json"),
+    "journal_list_damaged": ("journal", "list", "--data", "eu-2"),
+    "journal_list_nothing": ("journal", "list", "--data", "eu-9"),
+    "journal_verify": ("journal", "verify", "--data", "eu-1"),
+    "journal_verify_damaged": ("journal", "verify", "--data", "eu-2"),
+    "journal_verify_yaml": ("journal", "verify", "--data", "eu-2", "-o", "yaml"),
+    "journal_show": ("journal", "show", "2", "--data", "eu-1"),
+    "journal_show_json": ("journal", "show", "2", "--data", "eu-1", "-o", "json"),
+    "journal_show_damaged": ("journal", "show", "1", "--data", "eu-2"),
+    "journal_show_unknown": ("journal", "show", "17", "--data", "eu-1"),
     "config_show": ("config", "show"),
     "config_show_origin": ("config", "show", "--origin"),
     "publish": ("publish", "--batch-file", "/dev/null"),
@@ -91,10 +105,21 @@ def node() -> Iterator[FakeNode]:
         yield fake
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folders of eu-1, whose journal is whole, and of eu-2, whose journal is not."""
+    root = tmp_path_factory.mktemp("data")
+    make_journal(root / "eu-1")
+    make_journal(root / "eu-2")
+    damage_journal(root / "eu-2")
+    return root
+
+
 @pytest.mark.parametrize("name", list(CASES))
 def test_output_is_the_golden_one(
     name: str,
     node: FakeNode,
+    folders: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -104,6 +129,7 @@ def test_output_is_the_golden_one(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("MESH_ADMIN", node.url)
     monkeypatch.setenv("MESH_EVENTS", node.url)
+    monkeypatch.chdir(folders)
     words = CASES[name]
     code = main(words)
     out, err = capsys.readouterr()
