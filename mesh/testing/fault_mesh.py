@@ -211,10 +211,10 @@ class FaultMesh:
     async def _log(self, node: MeshNode, process: trio.Process) -> None:
         """A pipe, and not the file itself: a limit of the process's files must not hit its log."""
         assert process.stderr is not None
-        with node.log.open("ab", buffering=0) as file:
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                async for data in process.stderr:
-                    file.write(data)
+        ended = suppress(trio.BrokenResourceError, trio.ClosedResourceError)
+        with node.log.open("ab", buffering=0) as file, ended:
+            async for data in process.stderr:
+                file.write(data)
 
     async def _watch(self, node: MeshNode, process: trio.Process) -> None:
         await process.wait()

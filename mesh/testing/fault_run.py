@@ -23,7 +23,7 @@ from mesh.testing.fault_history import DeadLetter, History, history_json
 from mesh.testing.fault_injection import Injection
 from mesh.testing.fault_mesh import FaultMesh, running
 from mesh.testing.fault_plan import FaultPlan, plan_json
-from mesh.testing.fault_traffic import NotOffered, Traffic
+from mesh.testing.fault_traffic import Traffic
 
 ANSWERED_S: Final = 10.0
 """After the last fault, publishers try so long to get an answer for what they have."""

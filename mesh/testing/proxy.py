@@ -133,10 +133,10 @@ async def _copy(way: Way, source: trio.SocketStream, sink: trio.SocketStream, fi
                 await trio.sleep_until(due)
                 await way.passable()
                 try:
+                    way.passed_bytes += len(data)
                     await sink.send_all(data)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     return  # whoever reads from that end sees it, too, and ends the passage
-                way.passed_bytes += len(data)
                 waiting -= 1
 
     with unwrapped():
@@ -150,8 +150,8 @@ async def _copy(way: Way, source: trio.SocketStream, sink: trio.SocketStream, fi
                         waiting += 1
                         await put.send((trio.current_time() + way.delay_s, data))
                     else:
-                        await sink.send_all(data)
                         way.passed_bytes += len(data)
+                        await sink.send_all(data)
                     if way.rate_bytes_s:
                         await trio.sleep(len(data) / way.rate_bytes_s)
                 data = bytes(await source.receive_some(way.chunk_bytes))
@@ -244,9 +244,8 @@ class Proxy:
             await passage.run(line, first, dialler)
         finally:
             line.passages.discard(passage)
-            for stream in (near, far):
-                with trio.move_on_after(0):
-                    await stream.aclose()
+            near.socket.close()
+            far.socket.close()
 
 
 async def _opening(stream: trio.SocketStream) -> tuple[str, bytes]:
