@@ -2,7 +2,7 @@
 
 | kind     | needs                                                            | what the node sees                          |
 |----------|------------------------------------------------------------------|---------------------------------------------|
-| `tmpfs`  | root, or a user namespace (`scripts/faults` makes one)           | ENOSPC for every byte more; fsync costs nothing |
+| `tmpfs`  | root, or a user namespace (`scripts/faults` makes one)           | ENOSPC, after a write cut short; fsync costs nothing |
 | `rlimit` | nothing: RLIMIT_FSIZE of the running process                      | EFBIG for every byte beyond the first of a file |
 
 Decides which of the two works here. Never touches what the node has written.

@@ -20,6 +20,7 @@ from typing import Final
 
 from mesh.testing.fault_plan import (
     LINE_FAULTS,
+    MARGIN_S,
     SHAPES,
     FaultKind,
     FaultPlan,
@@ -236,7 +237,8 @@ def _fits(fault: TimedFault, others: Sequence[TimedFault], plan: FaultPlan) -> b
         for other in others:
             same = other.kind in node_faults and other.target == fault.target
             if same and not (
-                other.at_s + other.lasts_s + 1.0 < fault.at_s or fault.at_s + fault.lasts_s + 1.0 < other.at_s
+                other.at_s + other.lasts_s + MARGIN_S < fault.at_s
+                or fault.at_s + fault.lasts_s + MARGIN_S < other.at_s
             ):
                 return False
     return plan.whole_regions or not emptied(_with(plan, (*others, fault)))

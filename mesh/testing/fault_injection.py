@@ -21,6 +21,9 @@ from mesh.testing.proxy import Ailment, Line
 STARTS: Final = 5
 """A node that does not start is tried so often, a second apart, before that is a trouble."""
 
+SHORTEST_S: Final = 0.1
+"""How long a node is struck at least, when the one before took longer than the plan thought."""
+
 Undo = Callable[[], None]
 
 
@@ -44,10 +47,11 @@ class Injection:
         self._note(f"{fault.kind} {fault.target}{amount} for {fault.lasts_s:g} s")
         ends_at = begun + fault.at_s + fault.lasts_s
         match fault.kind:
-            case FaultKind.KILL:
-                await self._kill(self._mesh.nodes[fault.target], ends_at)
-            case FaultKind.PAUSE:
-                await self._pause(self._mesh.nodes[fault.target], ends_at)
+            case FaultKind.KILL | FaultKind.PAUSE:
+                strike = self._kill if fault.kind is FaultKind.KILL else self._pause
+                node = self._mesh.nodes[fault.target]
+                async with node.struck:
+                    await strike(node, max(ends_at, trio.current_time() + SHORTEST_S))
             case FaultKind.DISK_FULL:
                 await self._fill(self._mesh.nodes[fault.target], ends_at)
             case FaultKind.AWAY:

@@ -68,6 +68,8 @@ class MeshNode:
     cpu_before_s: float = 0.0
     cpu_s: float = 0.0
     start_s: list[float] = field(default_factory=list)
+    struck: trio.Lock = field(default_factory=trio.Lock)
+    """Held by whoever kills or pauses it, until it serves again: one thing happens to a node at a time."""
 
     @property
     def alive(self) -> bool:

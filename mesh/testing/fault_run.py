@@ -6,6 +6,7 @@ Invariant: when `run_plan` returns or raises, no process of it is left.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -70,18 +71,36 @@ class Run(msgspec.Struct):
 def run_plan(plan: FaultPlan, folder: Path, say: Say) -> Run:
     """Carry a plan out. `folder` then has plan.json, history.json, verdict.json, samples.json, and each node's log and data.
 
-    Raises: MeshError MESH-A020 when the mesh does not start; NotOffered when the nodes do not have what the plan asks for.
+    Raises: MeshError MESH-A020 when the mesh does not start; NotOffered when the nodes do not have what the plan asks for;
+        KeyboardInterrupt on SIGINT or SIGTERM, after everything was stopped.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_text(plan_json(plan))
     with unwrapped():
-        history, figures, mesh = trio.run(_run, plan, folder, say)
+        history, figures, mesh = trio.run(_until_interrupted, plan, folder, say)
     verdict = check(history)
     (folder / "history.json").write_bytes(history_json(history))
     (folder / "samples.json").write_bytes(msgspec.json.encode(mesh.samples))
     run = Run(plan, verdict, figures, str(folder))
     (folder / "verdict.json").write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=1))
     return run
+
+
+async def _until_interrupted(plan: FaultPlan, folder: Path, say: Say) -> tuple[History, Figures, FaultMesh]:
+    done: list[tuple[History, Figures, FaultMesh]] = []
+
+    async def watch(scope: trio.CancelScope) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch, nursery.cancel_scope)
+        done.append(await _run(plan, folder, say))
+        nursery.cancel_scope.cancel()
+    if not done:
+        raise KeyboardInterrupt
+    return done[0]
 
 
 async def _run(plan: FaultPlan, folder: Path, say: Say) -> tuple[History, Figures, FaultMesh]:
