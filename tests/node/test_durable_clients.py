@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 import trio_websocket
-from node.events_port import upgrade_request
+from node.events_port import masked, upgrade_request
 from node.kept import Served, keep, served_node
 from node.memory_mesh import until
 
@@ -162,20 +162,24 @@ async def test_acks_by_reading_need_no_op_and_a_reader_of_thousands_does_not_nes
 
 
 async def test_the_newer_connection_of_a_client_wins() -> None:
-    async with served_node() as served, opened(served) as older:
-        await older.get()
-        await older.say("subscribe", sid=1, filter="t")
-        await older.get()
+    async with served_node() as served:
+        older = await served.connect()
+        await older.upgrade(DURABLE)
+        assert json.loads((await older.frame())[1])["op"] == "resumed"
+        await older.send(masked(1, b'{"op":"subscribe","sid":1,"filter":"t"}'))
+        await older.frame()
         keep(served.node, "a")
-        assert await older.data() == "a"
+        assert json.loads((await older.frame())[1])["event"]["data"] == "a"
         async with opened(served) as newer:
             assert (await newer.get())["waiting"] == 1
             assert await newer.data() == "a"
-            with pytest.raises(trio_websocket.ConnectionClosed) as closed:
-                await older.get()
-            assert closed.value.reason.code == 4409
+            code, reason = await older.close_frame()
+            assert (code, reason) == (4409, "another connection of this client came after this one")
+            await older.send(masked(1, b'{"op":"ack","mesh_id":"eu/n1/7/1"}'))
+            await older.stream.aclose()
             keep(served.node, "b")
             assert await newer.data() == "b"
+            assert len(served.node.machine.store) == 2, "what was taken over acknowledges nothing"
 
 
 async def test_a_live_session_may_acknowledge_too_and_loses_what_waits_when_it_goes() -> None:
@@ -297,12 +301,14 @@ async def test_a_last_event_id_that_is_none_is_refused() -> None:
 
 
 async def test_clients_are_listed_and_removed() -> None:
-    async with served_node() as served, opened(served) as client:
-        await client.get()
-        await client.say("subscribe", sid=1, filter="t")
-        await client.get()
+    async with served_node() as served:
+        client = await served.connect()
+        await client.upgrade(DURABLE)
+        await client.frame()
+        await client.send(masked(1, b'{"op":"subscribe","sid":1,"filter":"t"}'))
+        await client.frame()
         keep(served.node, "a")
-        await client.data()
+        await client.frame()
         plain = await served.connect()
         status, _, body = await plain.call("GET", "/v1/clients")
         (item,) = json.loads(body)["clients"]
@@ -320,9 +326,8 @@ async def test_clients_are_listed_and_removed() -> None:
             "away_s": None,
         }
         assert (await plain.call("DELETE", "/v1/clients/shop"))[0] == 204
-        with pytest.raises(trio_websocket.ConnectionClosed) as closed:
-            await client.get()
-        assert closed.value.reason.code == 4404
+        assert (await client.close_frame())[0] == 4404
+        await client.stream.aclose()
         status, _, body = await plain.call("DELETE", "/v1/clients/shop")
         assert (status, json.loads(body)["code"]) == (404, "MESH-E040")
         assert (await plain.call("POST", "/v1/clients/shop"))[0] == 405
