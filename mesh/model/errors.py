@@ -228,6 +228,15 @@ _EVENTS: Final[tuple[ErrorCode, ...]] = (
               "Wait for some to end; [limits] pending_requests is the bound.", status=503),
     ErrorCode("MESH-E031", "an HTTP request that cannot be read",
               "Correct the request; the detail names the line or header.", status=400),
+    ErrorCode("MESH-E040", "there is no such durable client",
+              "Look at 'mesh subs list' or GET /v1/clients; connecting with durable=true makes it.", status=404),
+    ErrorCode("MESH-E041", "the durable client's home is down",
+              "What is kept for the client is on that node: start it again, or remove the client there when it is back and "
+              "choose another name meanwhile.", status=503),
+    ErrorCode("MESH-E042", "another connection of this durable client took over",
+              "Let one process at a time use a client's name; to share work, subscribe with a group.", status=409),
+    ErrorCode("MESH-E043", "too many durable clients",
+              "Remove those that nobody uses (DELETE /v1/clients/NAME); [limits] durable_clients is the bound.", status=503),
     ErrorCode("MESH-E050", "the event cannot be kept now, so it is not accepted",
               "Publish it again after a moment, here or at another node; the detail says what the journal lacks.", status=503),
     ErrorCode("MESH-E051", "the acknowledgement that was asked for did not come in time",
@@ -375,6 +384,8 @@ _CLOSES: Final[dict[Close, str]] = {
     Close.SLOW_SENDER: "MESH-L018",
     Close.TOO_MANY_CONNECTIONS: "MESH-L019",
     Close.MEMBER_DEAD: "MESH-M001",
+    Close.TAKEN_OVER: "MESH-E042",
+    Close.CLIENT_REMOVED: "MESH-E040",
     Close.PROTOCOL_ERROR: "MESH-L014",
 }
 

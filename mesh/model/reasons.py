@@ -235,6 +235,10 @@ class Close(StrEnum):
     """A bound on open connections was reached."""
     MEMBER_DEAD = "member_dead"
     """The region declared the peer dead; the link is closed so that it rejoins cleanly."""
+    TAKEN_OVER = "taken_over"
+    """Another connection of the same durable client came after this one."""
+    CLIENT_REMOVED = "client_removed"
+    """The durable client was removed."""
     PROTOCOL_ERROR = "protocol_error"
     """The other end broke a rule that no other reason names."""
 

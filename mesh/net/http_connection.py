@@ -195,6 +195,15 @@ class Connection:
         await self.write(render_head(101, headers))
         return self.transport, self._parser.leftover
 
+    def take_over(self) -> tuple[Transport, bytes]:
+        """Hand the connection over unanswered, until the handler returns: whatever is written then is the answer.
+
+        Returns: the transport, and what the client sent behind its request."""
+        self._begun = True
+        self._keep = False
+        self.deadline = FOREVER
+        return self.transport, self._parser.leftover
+
     def left(self) -> None:
         """The client is gone: cancel what is done for it."""
         self.gone = True

@@ -26,8 +26,9 @@ from mesh.model.ids import BadName, MeshId, NodeKey, SessionId, Version
 from mesh.model.reasons import Close, Drop, NotDelivered, Refuse
 from mesh.model.topic import TopicError, check_filter, check_group, parse_share
 from mesh.model.topic_rules import Level
+from mesh.node.receivers import NodeReceivers
 from mesh.node.service import (
-    Ack,
+    AckLevel,
     Answer,
     Kept,
     Missing,
@@ -45,9 +46,9 @@ if TYPE_CHECKING:
     from mesh.node.runner import Node
 
 _FLAGS = {
-    Ack.ACCEPTED: 0,
-    Ack.REGION: int(Flag.RECEIPT),
-    Ack.DELIVERED: Flag.RECEIPT | Flag.RECEIPT_DELIVERED,
+    AckLevel.ACCEPTED: 0,
+    AckLevel.REGION: int(Flag.RECEIPT),
+    AckLevel.DELIVERED: Flag.RECEIPT | Flag.RECEIPT_DELIVERED,
 }
 _BROKEN = frozenset({Refuse.NO_SPACE, Refuse.READ_ONLY, Refuse.IO_ERROR})
 """What keeps a journal from writing what it has taken."""
@@ -84,6 +85,7 @@ class Clients:
         self._node = node
         self._machine = node.machine
         self.sessions: dict[int, Session] = {}
+        self.receivers = NodeReceivers(node, self)
         self._next = 0
         self._requests: dict[str, tuple[trio.Event, list[Ended]]] = {}
         self._receipts = trio.Event()
@@ -102,18 +104,22 @@ class Clients:
 
     def open_session(self, sink: Sink, *, protocol: str, name: str) -> SessionId:
         """See Service. Raises RefusedError when the node drains or has too many clients."""
-        self._check_draining()
-        limits = self._node.settings.limits
-        if len(self.sessions) >= limits.client_connections:
-            raise RefusedError("MESH-E017", f"{limits.client_connections} clients are connected", status=503)
+        self.check_room()
         self._next += 1
         since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self.sessions[self._next] = Session(sink, protocol, name, since, trio.current_time())
         return SessionId(self._next)
 
+    def check_room(self) -> None:
+        """Whether one more client may connect. Raises RefusedError when the node drains or has too many."""
+        self._check_draining()
+        limits = self._node.settings.limits
+        if len(self.sessions) >= limits.client_connections:
+            raise RefusedError("MESH-E017", f"{limits.client_connections} clients are connected", status=503)
+
     def close_session(self, session: SessionId, reason: Close) -> None:
         """See Service."""
-        if self.sessions.pop(session, None) is not None:
+        if self.sessions.pop(session, None) is not None and not self.receivers.closed(session):
             self._machine.drop_session(session, trio.current_time())
             self._node.after_call()
 
@@ -125,11 +131,13 @@ class Clients:
     def deliver(self, deliveries: Mapping[int, Sequence[Delivery]]) -> None:
         """Hand deliveries to their connections; for one that just closed they are counted."""
         for number, batch in deliveries.items():
-            session = self.sessions.get(number)
-            if session is None:
-                self.count_drop(Drop.SESSION_CLOSED, len(batch))
-            else:
+            session = self.sessions.get(number if number > 0 else self.receivers.connection_of(number))
+            if session is not None:
                 session.sink.deliver(batch)
+                continue
+            # Of what waits for an acknowledgement the consumers know: it is not lost.
+            events = sum(len(one.events) for one in batch if not one.deliveries)
+            self.count_drop(Drop.SESSION_CLOSED if number > 0 else Drop.CLIENT_AWAY, events)
 
     # -- publishing ----------------------------------------------------------------------------------------------
 
@@ -171,7 +179,7 @@ class Clients:
             return Level.AT_LEAST_ONCE
         return Level.AT_MOST_ONCE
 
-    def keep(self, events: Sequence[NewEvent], ack: Ack) -> Kept:
+    def keep(self, events: Sequence[NewEvent], ack: AckLevel) -> Kept:
         """See Service."""
         self._check_draining()
         for key in filter(None, map(_key, events)):
@@ -264,6 +272,7 @@ class Clients:
         limits = self._node.settings.limits
         if session not in self.sessions:
             raise RefusedError("MESH-E011", "this session is closed", status=400)
+        number = self.receivers.number_of(session)
         try:
             if filter.startswith("$share/"):
                 shared, filter = parse_share(filter)
@@ -275,12 +284,15 @@ class Clients:
                 check_group(group)
         except TopicError as error:
             raise RefusedError("MESH-E002", str(error)) from None
-        if len(self._machine.subscriptions.of_session(session)) >= limits.session_subscriptions:
+        held = self._machine.subscriptions.of_session(number)
+        if number < 0 and held.get(sid) == ((group, filter) if group else filter):
+            return  # a durable client says again what is kept of it
+        if len(held) >= limits.session_subscriptions:
             raise RefusedError(
                 "MESH-E018", f"one client may have {limits.session_subscriptions} subscriptions", status=429
             )
         try:
-            self._machine.subscribe(session, sid, filter, group, trio.current_time())
+            self._machine.subscribe(number, sid, filter, group, trio.current_time())
         except ValueError as error:
             raise RefusedError("MESH-E019", str(error), status=409) from None
         self._node.after_call()
@@ -288,7 +300,7 @@ class Clients:
     def unsubscribe(self, session: SessionId, sid: int) -> None:
         """See Service."""
         try:
-            self._machine.unsubscribe(session, sid, trio.current_time())
+            self._machine.unsubscribe(self.receivers.number_of(session), sid, trio.current_time())
         except KeyError:
             raise RefusedError("MESH-E020", f"there is no subscription {sid}", status=404) from None
         self._node.after_call()

@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mesh.core.counters import Counters
+from mesh.core.custody.consumers import Connected
 from mesh.core.custody.custody import Custody
 from mesh.core.custody.receipts import Awaited
+from mesh.core.custody.records import EventId
 from mesh.core.custody.store import NoStore, Store
+from mesh.core.custody.window import AckTerms
 from mesh.core.effects import CloseLink, Effect, Notify, Send
 from mesh.core.forwarding import Forwarder
 from mesh.core.inboxes import Ended, ReplyTo
@@ -21,7 +24,7 @@ from mesh.core.ingress import Published
 from mesh.core.interest import Destinations, InterestIndex
 from mesh.core.plan import Links, Planner
 from mesh.core.session import Flow, Identity, LinkSession, Queued, SessionState, Terms
-from mesh.core.subscriptions import SubscriptionIndex
+from mesh.core.subscriptions import SubscriptionIndex, Transition
 from mesh.model.dice import Dice
 from mesh.model.event import Delivery, Event, NewEvent
 from mesh.model.ids import NodeKey, Version
@@ -114,6 +117,9 @@ class NodeMachine:
         )
         self.informed = Informed(self.custody.store, self.control, now, alone=settings.alone)
         self.custody.arrival.informed = self.custody.intake.informed = self.informed
+        self.consumers = self.custody.consumers
+        for change in self.consumers.restore(now):
+            self.control.interest_changed(*change, now)
         self.mail = Mail(self.key, self.forwarder, settings.limits, self.counters)
         self.inboxes = self.mail.inboxes
         self.admission = Admission(settings, self.sessions, self.links, self.control.membership)
@@ -330,19 +336,42 @@ class NodeMachine:
             self.control.interest_changed(*change, now)
         self.control.changed = True
         self._settle(now)
+        self.consumers.subscribed(session, sid, filter, group, now)
 
     def unsubscribe(self, session: int, sid: int, now: float) -> None:
         """Remove a client's subscription. Raises KeyError when there is none."""
+        held = self.subscriptions.of_session(session).get(sid, "")
         for change in self.subscriptions.unsubscribe(session, sid):
             self.control.interest_changed(*change, now)
         self.control.changed = True
         self._settle(now)
+        self.consumers.unsubscribed(session, sid, held, now)
 
     def drop_session(self, session: int, now: float) -> None:
-        """A client went away. Idempotent."""
+        """A live client went away. Idempotent."""
+        held = tuple(self.subscriptions.of_session(session).values())
         for change in self.subscriptions.drop_session(session):
             self.control.interest_changed(*change, now)
         self.control.changed = True
+        self._settle(now)
+        self.consumers.disconnect(session, now, held)
+
+    def connect_client(
+        self, name: str, terms: AckTerms, now: float, resume_after: EventId | None = None
+    ) -> Connected:
+        """A durable client connected, see `Consumers.connect`. Raises ValueError when there are too many."""
+        connected = self.consumers.connect(name, terms, now, resume_after)
+        self._settle(now)
+        return connected
+
+    def remove_client(self, name: str, now: float) -> None:
+        """A durable client is no more. Raises KeyError when there is none."""
+        self._interest_changed(self.consumers.remove(name, now), now)
+
+    def _interest_changed(self, changes: Iterable[Transition], now: float) -> None:
+        for change in changes:
+            self.control.interest_changed(*change, now)
+            self.control.changed = True
         self._settle(now)
 
     def start_wait(self, now: float) -> Version:
@@ -380,7 +409,10 @@ class NodeMachine:
 
     def take_deliveries(self) -> dict[int, list[Delivery]]:
         """Deliveries by client session since the last call."""
-        return self.forwarder.deliverer.handover.take()
+        deliveries = self.forwarder.deliverer.handover.take()
+        for session, owed in self.consumers.take_deliveries().items():
+            deliveries.setdefault(session, []).extend(owed)
+        return deliveries
 
     def take_ready(self) -> set[int]:
         """Links that have batches to pull."""
@@ -449,6 +481,7 @@ class NodeMachine:
             self.inboxes.next_deadline(),
             self.control.membership.next_deadline(),
             self.custody.next_deadline(),
+            self.consumers.next_deadline(),
         ):
             if at is not None and at < due:
                 due = at
@@ -468,6 +501,8 @@ class NodeMachine:
         due = self.custody.next_deadline()
         if due is not None and now >= due:
             self.custody.handle_deadline(now)
+        if now >= self.consumers.next_deadline():
+            self._interest_changed(self.consumers.handle_deadline(now), now)
         if now >= self._housekeeping_at:
             self._housekeeping_at = now + HOUSEKEEPING_S
             self.forwarder.deliverer.dedupe.expire(now)

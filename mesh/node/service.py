@@ -72,7 +72,7 @@ class Outcomes(NamedTuple):
     each: Sequence[Outcome]
 
 
-class Ack(StrEnum):
+class AckLevel(StrEnum):
     """When a publisher of an at-least-once event is answered."""
 
     ACCEPTED = "accepted"
@@ -125,6 +125,78 @@ class RefusedError(Exception):
         self.status = status
 
 
+class Acks(NamedTuple):
+    """How a client acknowledges at-least-once events.
+
+    how: "explicit" (an op each), "auto" (by reading), or "standing" (by coming back with the last id, or by staying connected).
+    ack_timeout_s, max_deliveries: 0 for the node's own.
+    """
+
+    how: str
+    ack_timeout_s: float = 0.0
+    max_deliveries: int = 0
+
+
+class Resumed(NamedTuple):
+    """A durable client that connected. subscriptions: (sid, filter, group) it has. waiting: events kept for it."""
+
+    session: SessionId
+    subscriptions: tuple[tuple[int, str, str], ...]
+    waiting: int
+
+
+class DurableItem(NamedTuple):
+    """A durable client of this node, as `GET /v1/clients` tells it."""
+
+    client: str
+    connected: bool
+    subscriptions: int
+    waiting: int
+    waiting_bytes: int
+    unacked: int
+    oldest_s: float | None
+    away_s: float | None
+
+
+class Home(NamedTuple):
+    """The node that keeps a durable client. address: of its events port. alive: whether its region believes that it runs."""
+
+    node: str
+    address: str
+    alive: bool
+
+
+class Receivers(Protocol):
+    """Clients that acknowledge what they get, and those that are kept while they are away."""
+
+    def connect(
+        self, sink: Sink, *, protocol: str, client: str, acks: Acks, resume_after: MeshId | None = None
+    ) -> Resumed:
+        """Register a connection of a durable client, made when it is new. An older connection is closed (taken_over).
+        resume_after: the last event the client says it has. Raises RefusedError (drain, limits, name)."""
+
+    def acknowledge(self, session: SessionId, acks: Acks) -> None:
+        """A live session will acknowledge."""
+
+    def ack(self, session: SessionId, ids: Sequence[MeshId], *, up_to: bool = False) -> int:
+        """Events arrived. up_to: and all that were sent before them. Returns how many were waited for."""
+
+    def nack(self, session: SessionId, mesh_id: MeshId) -> bool:
+        """Deliver it again, later. False: it was not waited for."""
+
+    def written(self, session: SessionId, deliveries: Sequence[Delivery]) -> None:
+        """A writer took deliveries that wait for an acknowledgement (`deliveries` above 0)."""
+
+    def remove(self, client: str) -> None:
+        """A durable client is no more, with what waited for it. Raises RefusedError (MESH-E040)."""
+
+    def clients(self) -> list[DurableItem]:
+        """Durable clients of this node, by name."""
+
+    def home(self, client: str) -> Home | None:
+        """The other node of the region that keeps this client; None: this one does, or nobody yet."""
+
+
 class Service(Protocol):
     """The node, for client protocols."""
 
@@ -133,6 +205,9 @@ class Service(Protocol):
 
     @property
     def draining(self) -> bool: ...
+
+    @property
+    def receivers(self) -> Receivers: ...
 
     def open_session(self, sink: Sink, *, protocol: str, name: str) -> SessionId:
         """Register a client connection. protocol: "http" | "sse" | "ws" | "ws-cloudevents" | "inproc". Raises RefusedError (limits)."""
@@ -147,7 +222,7 @@ class Service(Protocol):
     def level(self, events: Sequence[NewEvent], asked: str) -> Level:
         """The level of a call's events: what the publisher asked for, else the highest that a `[[topic]]` rule gives one of them."""
 
-    def keep(self, events: Sequence[NewEvent], ack: Ack) -> Kept:
+    def keep(self, events: Sequence[NewEvent], ack: AckLevel) -> Kept:
         """Take events in at least once, in order; `kept` says when they are accepted. Raises RefusedError: nothing was taken."""
 
     async def kept(self, kept: Kept, timeout_s: float) -> None:

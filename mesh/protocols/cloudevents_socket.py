@@ -14,7 +14,7 @@ from typing import Final
 from mesh.model.event import Delivery
 from mesh.model.limits import Limits
 from mesh.model.topic_rules import Level
-from mesh.node.service import Ack, RefusedError, Service
+from mesh.node.service import AckLevel, RefusedError, Service
 from mesh.protocols.problem import close_reason
 from mesh.protocols.publishing import Envelope, Taken, take_structured
 from mesh.protocols.render import Renderer
@@ -53,7 +53,7 @@ class CloudEventsSocket:
             events = [one.event for one in taken]
             if events and self._service.level(events, "") is Level.AT_LEAST_ONCE:
                 self._service.keep(
-                    events, Ack.ACCEPTED
+                    events, AckLevel.ACCEPTED
                 )  # the binding has no word to say when it is on the disk
             elif events:
                 self._service.publish(events)

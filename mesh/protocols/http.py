@@ -14,12 +14,13 @@ from typing import Final
 import msgspec
 
 from mesh.model.event import Event, NewEvent
+from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits
 from mesh.model.topic_rules import Level
 from mesh.net.http import Connection
 from mesh.net.http_request import Request
 from mesh.net.http_response import Response
-from mesh.node.service import Ack, Answer, Outcomes, RefusedError, Service
+from mesh.node.service import AckLevel, Answer, DurableItem, Outcomes, RefusedError, Service
 from mesh.protocols.parameters import ACK_TIMEOUT_S, LONGEST_LIFE_S, Parameters
 from mesh.protocols.problem import Problem, problem_headers, problem_json
 from mesh.protocols.publishing import (
@@ -40,6 +41,7 @@ from mesh.wire.cloudevents import STRUCTURED_TYPE, CloudEventError, to_binary, t
 EVENTS: Final = "/v1/events"
 REQUEST: Final = "/v1/request"
 REPLY: Final = "/v1/reply"
+CLIENTS: Final = "/v1/clients"
 _PUBLISH: Final = ("ack", "deadline", "key", "level", "require")
 _REQUEST: Final = ("timeout", "key")
 _REPLY: Final = ("to", "correlation", "topic")
@@ -109,7 +111,7 @@ def _level(service: Service, events: Sequence[NewEvent], asked: str, ack: str) -
 
 
 async def _keep(service: Service, events: Sequence[NewEvent], ack: str, life_s: float) -> Outcomes:
-    kept = service.keep(events, Ack(ack))
+    kept = service.keep(events, AckLevel(ack))
     await service.kept(kept, life_s or ACK_TIMEOUT_S)
     return kept.outcomes
 
@@ -145,6 +147,37 @@ def reply(service: Service, request: Request, limits: Limits) -> Response:
     outcomes = service.reply(parameters.text("to"), parameters.text("correlation"), taken.event)
     body = msgspec.json.encode({"accepted": 1, "events": outcome_objects([taken], outcomes)})
     return Response(202, body + b"\n", [_JSON])
+
+
+def clients(service: Service, request: Request) -> Response:
+    """GET /v1/clients: the durable clients of this node; DELETE /v1/clients/NAME: 204. Raises: RefusedError."""
+    Parameters(request.query, ())
+    name = request.path[len(CLIENTS) + 1 :]
+    if not name:
+        if request.method != "GET":
+            raise wrong_method(request.method, "GET")
+        items = [client_object(one, service.key) for one in service.receivers.clients()]
+        return Response(200, msgspec.json.encode({"clients": items}) + b"\n", [_JSON])
+    if request.method != "DELETE":
+        raise wrong_method(request.method, "DELETE")
+    service.receivers.remove(name)
+    return Response(204)
+
+
+def client_object(item: DurableItem, home: NodeKey) -> dict[str, object]:
+    """A durable client as clients and the admin port read it."""
+    return {
+        "client": item.client,
+        "connected": item.connected,
+        "home": home.node,
+        "region": home.region,
+        "subscriptions": item.subscriptions,
+        "waiting": item.waiting,
+        "waiting_bytes": item.waiting_bytes,
+        "unacked": item.unacked,
+        "oldest_s": None if item.oldest_s is None else round(item.oldest_s, 3),
+        "away_s": None if item.away_s is None else round(item.away_s, 3),
+    }
 
 
 def _single(taken: list[Taken]) -> Taken:

@@ -74,8 +74,17 @@ class Ping(_Op, tag="ping"):
     pass
 
 
-Op = Subscribe | Unsubscribe | Publish | Request | Reply | Credit | Ping
-_KINDS: Final = (Subscribe, Unsubscribe, Publish, Request, Reply, Credit, Ping)
+class Ack(_Op, tag="ack"):
+    mesh_id: str
+    upto: bool = False
+
+
+class Nack(_Op, tag="nack"):
+    mesh_id: str
+
+
+Op = Subscribe | Unsubscribe | Publish | Request | Reply | Credit | Ping | Ack | Nack
+_KINDS: Final = (Subscribe, Unsubscribe, Publish, Request, Reply, Credit, Ping, Ack, Nack)
 OPS: Final[dict[str, tuple[str, ...]]] = {
     str(kind.__struct_config__.tag): ("op", *kind.__struct_fields__) for kind in _KINDS
 }
@@ -102,13 +111,13 @@ class BadOp(Exception):
         self.op_id = op_id
 
 
-_NOT_BUILT: Final = {"subscribe": ("client", "durable")}
-"""Fields of a part that is not built yet, as in the query of an event stream: 501 and not a spelling proposal."""
+_OF_THE_CONNECTION: Final = {"subscribe": ("client", "durable")}
+"""Fields that are parameters of the connection's address: said so, no spelling proposal."""
 _UNKNOWN_FIELD: Final = re.compile(r"unknown field `([^`]*)`")
 
 
 def read_op(text: bytes) -> Op:
-    """The op a text frame carries. Cost: about 1 us for a publish. Raises: BadOp with MESH-E009, E010, E021 or E022."""
+    """The op a text frame carries. Cost: about 1 us for a publish. Raises: BadOp with MESH-E010, E021 or E022."""
     try:
         op: Op = _decode(text)
         return op
@@ -123,8 +132,9 @@ def read_op(text: bytes) -> Op:
     if loose.op not in OPS:
         raise BadOp(unknown_name("op", loose.op, list(OPS), code="MESH-E021"), loose.id)
     unknown = _UNKNOWN_FIELD.search(reason)
-    if unknown is not None and unknown[1] in _NOT_BUILT.get(loose.op, ()):
-        raise BadOp(Problem("MESH-E009", f"{unknown[1]} is not built yet", where=unknown[1]), loose.id)
+    if unknown is not None and unknown[1] in _OF_THE_CONNECTION.get(loose.op, ()):
+        where = f"{unknown[1]} belongs to the connection: /v1/ws?client=NAME&durable=true"
+        raise BadOp(Problem("MESH-E010", where, where=unknown[1]), loose.id)
     if unknown is not None:
         raise BadOp(unknown_name(f"field of {loose.op}", unknown[1], OPS[loose.op]), loose.id)
     raise BadOp(Problem("MESH-E022", f"{loose.op}: {reason}"), loose.id)

@@ -3,27 +3,31 @@
 Decides what each op must carry and what it is answered; an error is answered and the connection goes on. Never touches a
 socket. Publishes that arrive together are handed to the node together.
 Invariant: ops take effect in the order they came; each gets one `ok` or one `error` (a publish with ack "none" only an
-`error`, a request a `reply` or an `error`), and a subscribe with `wait` also one `receipt`.
+`error`, a request a `reply` or an `error`, an `ack` or `nack` only where it has an id), and a subscribe with `wait` also one
+`receipt`.
 Source: design page "What a person sees", Publishing and subscribing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
 from typing import Final, assert_never
 
 import msgspec
 
 from mesh.model.event import Delivery
-from mesh.model.ids import SessionId
+from mesh.model.ids import MeshId, SessionId
 from mesh.model.limits import Limits
 from mesh.model.topic_rules import Level
-from mesh.node.service import Ack, Kept, RefusedError, Service, Wait
+from mesh.node.service import AckLevel, Kept, RefusedError, Service, Wait
 from mesh.protocols.ops import (
     SID_MAX,
+    Ack,
     BadOp,
     Credit,
     Id,
+    Nack,
     Op,
     Ping,
     Publish,
@@ -46,6 +50,7 @@ from mesh.protocols.publishing import (
     ttl_ms,
     unanswered,
 )
+from mesh.protocols.receiving import read_mesh_id
 from mesh.protocols.render import Renderer
 from mesh.protocols.session import ClientSession
 from mesh.protocols.subscribing import check_regions, receipt_object
@@ -59,7 +64,7 @@ WAITING_CALLS: Final = 1_024  # requests and receipts one connection may wait fo
 class OpsApplication:
     """One client's ops (a `mesh.protocols.websocket.Application`).
 
-    start: runs a coroutine function with the connection's life. Keeps: at most WAITING_CALLS calls that wait.
+    start: runs a coroutine function with the connection's life. acknowledges: `ack` and `nack` mean something here. Keeps: at most WAITING_CALLS calls that wait.
     """
 
     def __init__(
@@ -70,14 +75,18 @@ class OpsApplication:
         renderer: Renderer,
         limits: Limits,
         start: Callable[..., None],
+        *,
+        acknowledges: bool = False,
     ) -> None:
         self._service = service
+        self._acknowledges = acknowledges
         self._session = session
         self._number = number
         self._limits = limits
         self._start = start
         self._waiting = 0
         self._publishes: list[tuple[Publish, list[Taken]]] = []
+        self._acks: list[tuple[Ack, MeshId]] = []
         self.render: Callable[[Sequence[Delivery]], bytes] = renderer.op_frames
 
     def receive(self, texts: Sequence[bytes]) -> None:
@@ -92,6 +101,8 @@ class OpsApplication:
             try:
                 if isinstance(op, Publish):
                     self._publishes.append((op, self._take(op)))
+                elif isinstance(op, Ack):
+                    self._acks.append((op, self._id_of(op)))
                 else:
                     self._flush()
                     self._do(op)
@@ -99,6 +110,12 @@ class OpsApplication:
                 self._flush()
                 self._refuse(op.id, refused)
         self._flush()
+
+    def _id_of(self, op: Ack | Nack) -> MeshId:
+        if not self._acknowledges:
+            detail = f"{op.__struct_config__.tag}: this connection acknowledges nothing; open it with acks=explicit"
+            raise Problem("MESH-E011", detail, where="op")
+        return read_mesh_id(op.mesh_id, "mesh_id")
 
     def _do(self, op: Op) -> None:
         match op:
@@ -121,8 +138,12 @@ class OpsApplication:
                 self._ok(op.id, {"credit": self._session.credit})
             case Ping():
                 self._ok(op.id, {})
-            case Publish():
-                raise AssertionError("publishes are collected by receive")
+            case Nack():
+                known = self._service.receivers.nack(self._number, self._id_of(op))
+                if op.id is not None:
+                    self._ok(op.id, {"refused": int(known)})
+            case Publish() | Ack():
+                raise AssertionError("these are collected by receive")
             case _:
                 assert_never(op)
 
@@ -141,7 +162,9 @@ class OpsApplication:
         return take_all([bytes(piece) for piece in op.events], envelope, self._limits)
 
     def _flush(self) -> None:
-        """Publish what was collected, with one call to the node for all at most once, and answer each op."""
+        """Do what was collected: acknowledge; then publish, with one call to the node for all at most once; and answer each op."""
+        if self._acks:
+            self._flush_acks()
         if not self._publishes:
             return
         collected, self._publishes = self._publishes, []
@@ -166,8 +189,8 @@ class OpsApplication:
     def _keep(self, op: Publish, some: list[Taken]) -> None:
         """At least once: taken now, in order; answered when it is acknowledged as far as was asked for."""
         self._check_room()
-        asked = op.ack if op.ack in (Ack.REGION, Ack.DELIVERED) else Ack.ACCEPTED
-        kept = self._service.keep([one.event for one in some], Ack(asked))
+        asked = op.ack if op.ack in (AckLevel.REGION, AckLevel.DELIVERED) else AckLevel.ACCEPTED
+        kept = self._service.keep([one.event for one in some], AckLevel(asked))
         self._start_waiting(self._send_kept, op, some, kept)
 
     async def _send_kept(self, op: Publish, some: list[Taken], kept: Kept) -> None:
@@ -201,6 +224,16 @@ class OpsApplication:
                 found = outcome_objects(some, outcomes, first)
                 self._ok(op.id, {"accepted": len(some), "events": found})
             first = last
+
+    def _flush_acks(self) -> None:
+        """Only who gave its op an id is answered: one acknowledgement for each event is enough traffic."""
+        acks, self._acks = self._acks, []
+        for (up_to, answered), some in groupby(acks, lambda one: (one[0].upto, one[0].id is not None)):
+            if not answered:
+                self._service.receivers.ack(self._number, [id for _, id in some], up_to=up_to)
+                continue
+            for op, id in some:
+                self._ok(op.id, {"acked": self._service.receivers.ack(self._number, [id], up_to=up_to)})
 
     # -- subscribe --------------------------------------------------------------------------------------
 

@@ -74,12 +74,6 @@ class Parameters:
         """A list written "a,b"; [] where it was not given."""
         return [one for one in self.text(name).split(",") if one]
 
-    def refuse_not_built(self, *names: str) -> None:
-        """Answer 501 where one of these was given at all. Raises: Problem MESH-E009."""
-        for name in names:
-            if name in self._given:
-                raise Problem("MESH-E009", f"{name}= is not built yet", where=name)
-
 
 def check_choice(name: str, value: str, allowed: Sequence[str], not_built: Sequence[str] = ()) -> str:
     """`value` if it is one of `allowed`. Raises: Problem MESH-E009 (501) for one of `not_built`, MESH-E011 for others."""

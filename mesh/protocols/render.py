@@ -78,7 +78,9 @@ class _Heads:
         """Heads by topic for what came the way of this delivery; `add` makes what is missing."""
         if self._size >= _KEPT_HEADS:
             self._by_way, self._size = {}, 0
-        way = delivery[1:5]
+        way: tuple[object, ...] = delivery[1:5]
+        if delivery.redelivered:
+            way = (*way, delivery.deliveries)
         heads = self._by_way.get(way)
         if heads is None:
             heads = self._by_way[way] = {}
@@ -232,15 +234,23 @@ def _op_head(delivery: Delivery, topic: str) -> _Head:
     return (
         b'{"op":"event","sids":%b,"topic":%b,"mesh_id":"%b'
         % (_json_of(delivery.sids), _json_of(topic), _origin_text(delivery.origin)),
-        b'","path":%b,%b%b'
-        % (_json_of(delivery.path), b'"redelivered":true,' if delivery.redelivered else b"", _EVENT),
+        b'","path":%b,%b%b' % (_json_of(delivery.path), _repeats(delivery), _EVENT),
     )
 
 
 def _sse_head(delivery: Delivery, topic: str) -> _Head:
     return (
         b"event: event\nid: %b" % _origin_text(delivery.origin),
-        b'\ndata: {"topic":%b,"path":%b,' % (_json_of(topic), _json_of(delivery.path)),
+        b'\ndata: {"topic":%b,"path":%b,%b' % (_json_of(topic), _json_of(delivery.path), _repeats(delivery)),
+    )
+
+
+def _repeats(delivery: Delivery) -> bytes:
+    """What a form says of events that may have been delivered before; how often is only known where they are acknowledged."""
+    if not delivery.redelivered:
+        return b""
+    return b'"redelivered":true,' + (
+        b'"deliveries":%d,' % delivery.deliveries if delivery.deliveries else b""
     )
 
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
 import trio
 
 from mesh.model.ids import SessionId
@@ -23,10 +24,13 @@ from mesh.net.listener import Listener
 from mesh.net.supervise import Crashes
 from mesh.node.service import RefusedError, Service
 from mesh.protocols import cloudevents_socket, ops, sse
+from mesh.protocols.home_proxy import proxied
 from mesh.protocols.http import (
+    CLIENTS,
     EVENTS,
     REPLY,
     REQUEST,
+    clients,
     publish,
     refused_response,
     reply,
@@ -36,10 +40,12 @@ from mesh.protocols.http import (
 from mesh.protocols.ops_application import OpsApplication
 from mesh.protocols.parameters import Parameters
 from mesh.protocols.problem import Problem
+from mesh.protocols.receiving import RECEIVING, Receiving, read_receiving, resumed_object, tell_written
 from mesh.protocols.render import Renderer
 from mesh.protocols.session import ClientSession
 from mesh.protocols.subscribing import read_wish, receipt_object, subscribe
 from mesh.protocols.websocket import Application, WebSocket, open_websocket
+from mesh.protocols.websocket_frames import text_frame
 
 PORT: Final = "events"
 WS: Final = "/v1/ws"
@@ -115,6 +121,11 @@ class EventsPort:
                 raise wrong_method(method, "GET")
             await self._ops_socket(request, connection)
             return None
+        if path == CLIENTS or path.startswith(CLIENTS + "/"):
+            client = path[len(CLIENTS) + 1 :]
+            if client and await proxied(self._service, request, connection, client):
+                return None
+            return clients(self._service, request)
         if path in (REQUEST, REPLY) or path.startswith(REQUEST + "/"):
             if method != "POST":
                 raise wrong_method(method, "POST")
@@ -125,9 +136,17 @@ class EventsPort:
 
     async def _cloudevents_socket(self, request: Request, connection: Connection) -> None:
         wish = read_wish(request.query, self._limits, filter_needed=False)
+        if wish.receiving.durable:
+            raise Problem(
+                "MESH-E009",
+                f"durable= is not built yet for {cloudevents_socket.SUBPROTOCOL}",
+                where="durable",
+            )
         _check_opening(request, cloudevents_socket.SUBPROTOCOL)
         session = ClientSession(self._limits, self._service.count_drop)
-        number = self._service.open_session(session, protocol="ws-cloudevents", name=connection.remote)
+        name = wish.receiving.client or connection.remote
+        number = self._service.open_session(session, protocol="ws-cloudevents", name=name)
+        tell_written(session, self._service.receivers, number)
         ended = Close.LINK_LOST
         try:
             more: list[tuple[str, str]] = []
@@ -148,13 +167,26 @@ class EventsPort:
             self._close(number, session, ended)
 
     async def _ops_socket(self, request: Request, connection: Connection) -> None:
-        Parameters(request.query, ())
+        receiving = read_receiving(Parameters(request.query, RECEIVING), ops=True)
         headers = _check_opening(request, ops.SUBPROTOCOL)
+        if receiving.durable and await proxied(self._service, request, connection, receiving.client):
+            return
         session = ClientSession(self._limits, self._service.count_drop)
-        number = self._service.open_session(session, protocol="ws", name=connection.remote)
+        number, first = self._receive_as(session, receiving, connection, "ws")
+        if first is not None:
+            session.answer(first)
+        acknowledges = receiving.acks is not None and receiving.acks.how == "explicit"
 
         def application(socket: WebSocket) -> Application:
-            return OpsApplication(self._service, session, number, self._renderer, self._limits, socket.start)
+            return OpsApplication(
+                self._service,
+                session,
+                number,
+                self._renderer,
+                self._limits,
+                socket.start,
+                acknowledges=acknowledges,
+            )
 
         ended = Close.LINK_LOST
         try:
@@ -162,6 +194,27 @@ class EventsPort:
                 ended = await self._run_socket(connection, session, headers, application)
         finally:
             self._close(number, session, ended)
+
+    def _receive_as(
+        self, session: ClientSession, receiving: Receiving, connection: Connection, protocol: str
+    ) -> tuple[SessionId, bytes | None]:
+        """Register the connection as what it wants to be. Returns its session, and what a durable client is told first.
+
+        Raises: RefusedError."""
+        receivers = self._service.receivers
+        if not receiving.durable:
+            name = receiving.client or connection.remote
+            number = self._service.open_session(session, protocol=protocol, name=name)
+            if receiving.acks is not None:
+                receivers.acknowledge(number, receiving.acks)
+            tell_written(session, receivers, number)
+            return number, None
+        assert receiving.acks is not None, "a durable client acknowledges somehow"
+        resumed = receivers.connect(session, protocol=protocol, client=receiving.client, acks=receiving.acks)
+        tell_written(session, receivers, resumed.session)
+        return resumed.session, text_frame(
+            msgspec.json.encode({"op": "resumed", **resumed_object(receiving.client, resumed)})
+        )
 
     async def _run_socket(
         self,

@@ -66,6 +66,8 @@ class ClientSession:
         self.send_now: Callable[[], bool] | None = None
         """Takes and writes what waits, from the task that delivers, while the writer is idle; False: the writer must go on.
         At low load this saves a wake-up; deliveries close together are left to the writer, which writes them as one."""
+        self.written: Callable[[list[Delivery]], None] | None = None
+        """Told of what the writer takes of events that wait for an acknowledgement."""
         self._failure: Exception | None = None
         self._idle = False
         self._sent_at = float("-inf")
@@ -91,14 +93,18 @@ class ClientSession:
     # -- towards the node -------------------------------------------------------------------------------
 
     def deliver(self, deliveries: Sequence[Delivery]) -> None:
-        """Queue events for the client; over a bound its oldest ones go. Never blocks, never raises."""
-        events = sum([len(delivery.events) for delivery in deliveries])
+        """Queue events for the client; over a bound its oldest ones go. Never blocks, never raises.
+
+        Events that wait for an acknowledgement are not counted and never dropped: who sends them keeps their number small.
+        """
+        events = sum([len(delivery.events) for delivery in deliveries if not delivery.deliveries])
         if self._ended or self._last_words or self._goodbye is not None:
-            self._count_drop(Drop.SESSION_CLOSED, events)
+            if events:
+                self._count_drop(Drop.SESSION_CLOSED, events)
             return
         self._queue.extend(deliveries)
         self._events += events
-        self._bytes += sum([delivery.size_bytes for delivery in deliveries])
+        self._bytes += sum([delivery.size_bytes for delivery in deliveries if not delivery.deliveries])
         if self._bytes > self._most_bytes or self._events > self._most_events:
             self._drop_oldest()
         if self._idle and self.send_now is not None and self.credit != 0:
@@ -126,9 +132,17 @@ class ClientSession:
 
     def _drop_oldest(self) -> None:
         dropped = 0
-        while self._queue and (over := self._over(self._queue[0])):
+        owed: list[Delivery] = []
+        while self._queue:
+            if self._queue[0].deliveries:
+                owed.append(self._queue.popleft())
+                continue
+            over = self._over(self._queue[0])
+            if not over:
+                break
             self._take_first(over)
             dropped += over
+        self._queue.extendleft(reversed(owed))
         self._dropped += dropped
         self._count_drop(Drop.SLOW_CONSUMER, dropped)
 
@@ -154,8 +168,9 @@ class ClientSession:
             rest = first._replace(events=first.events[most:], size_bytes=first.size_bytes - size)
             self._queue.appendleft(rest)
             first = first._replace(events=taken, size_bytes=size)
-        self._events -= len(first.events)
-        self._bytes -= first.size_bytes
+        if not first.deliveries:
+            self._events -= len(first.events)
+            self._bytes -= first.size_bytes
         return first
 
     # -- towards the client's own calls -----------------------------------------------------------------
@@ -268,6 +283,10 @@ class ClientSession:
         if self.credit is not None:
             self.credit -= events
         self._taken += events
+        if self.written is not None:
+            owed = [delivery for delivery in taken if delivery.deliveries]
+            if owed:
+                self.written(owed)
         return taken
 
     def end(self) -> None:
@@ -285,11 +304,11 @@ class ClientSession:
         return self._ended
 
     def _forget_queue(self) -> None:
-        if self._queue:
+        if self._events:
             self._count_drop(Drop.SESSION_CLOSED, self._events)
             self._dropped += self._events
-            self._queue.clear()
-            self._events = self._bytes = 0
+        self._queue.clear()
+        self._events = self._bytes = 0
 
     def statistics(self) -> SessionStatistics:
         """Counts since the connection began."""

@@ -17,11 +17,13 @@ from mesh.model.reasons import Close
 from mesh.net.http import Connection
 from mesh.net.http_connection import Stream
 from mesh.net.http_request import Request
-from mesh.node.service import Service
+from mesh.node.service import Resumed, Service
+from mesh.protocols.home_proxy import proxied
 from mesh.protocols.problem import Problem
+from mesh.protocols.receiving import read_mesh_id, tell_written
 from mesh.protocols.render import Renderer, sse_event
 from mesh.protocols.session import ClientSession, Goodbye
-from mesh.protocols.subscribing import read_wish, receipt_object, subscribe
+from mesh.protocols.subscribing import read_wish, receipt_object, resubscribe, subscribe
 
 EVENT_STREAM: Final = "text/event-stream"
 KEEP_ALIVE_S: Final = 15.0
@@ -44,15 +46,36 @@ async def stream_events(
             "MESH-E025", "this path answers with an event stream, and the Accept header does not name it"
         )
     wish = read_wish(request.query, limits)
+    receiving = wish.receiving
+    if receiving.durable and await proxied(service, request, connection, receiving.client):
+        return
     session = ClientSession(limits, service.count_drop, credit=0)
-    number = service.open_session(session, protocol="sse", name=connection.remote)
+    resumed: Resumed | None = None
+    if receiving.durable:
+        assert receiving.acks is not None, "a durable client acknowledges somehow"
+        last = (request.header(b"last-event-id") or b"").decode("latin-1")
+        resumed = service.receivers.connect(
+            session,
+            protocol="sse",
+            client=receiving.client,
+            acks=receiving.acks,
+            resume_after=read_mesh_id(last, "last-event-id") if last else None,
+        )
+        number = resumed.session
+    else:
+        name = receiving.client or connection.remote
+        number = service.open_session(session, protocol="sse", name=name)
+    tell_written(session, service.receivers, number)
     ended = Close.PEER_CLOSED
     try:
-        sids = subscribe(service, number, wish)
+        sids = subscribe(service, number, wish) if resumed is None else resubscribe(service, resumed, wish)
 
         async def send_receipt() -> None:
             receipt = await service.wait_installed(number, sids, wish.wait, wish.regions, wish.wait_timeout_s)
-            session.answer(sse_event(b"subscribed", msgspec.json.encode(receipt_object(receipt))))
+            told = receipt_object(receipt)
+            if resumed is not None:
+                told |= {"client": receiving.client, "waiting": resumed.waiting}
+            session.answer(sse_event(b"subscribed", msgspec.json.encode(told)))
             session.unlimited()
 
         async with connection.stream(200, _HEADERS) as stream, trio.open_nursery() as nursery:

@@ -8,18 +8,20 @@ Publishing and subscribing; "Routing", Receipts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Final, NamedTuple
 
 from mesh.model.ids import BadName, SessionId, check_name
 from mesh.model.limits import Limits
-from mesh.node.service import Receipt, Service, Wait
+from mesh.node.service import Receipt, Resumed, Service, Wait
 from mesh.protocols.parameters import Parameters
 from mesh.protocols.problem import Problem
+from mesh.protocols.receiving import RECEIVING, Receiving, read_receiving
 
 WAIT_TIMEOUT_S: Final = 5.0
 NAMED_REGIONS: Final = 64
 """What one receipt may demand by name: it is looked at again whenever a table moves."""
-KNOWN: Final = ("filter", "group", "wait", "wait_timeout", "regions", "client", "durable")
+KNOWN: Final = ("filter", "group", "wait", "wait_timeout", "regions", *RECEIVING)
 _WAITS: Final = tuple(Wait)
 
 
@@ -31,21 +33,22 @@ class Wish(NamedTuple):
     wait: Wait
     regions: tuple[str, ...]
     wait_timeout_s: float
+    receiving: Receiving
 
 
 def read_wish(pairs: Sequence[tuple[str, str]], limits: Limits, *, filter_needed: bool = True) -> Wish:
-    """The parameters of a subscription. Raises: Problem MESH-E002, E009 (client, durable), E010, E011."""
+    """The parameters of a subscription; a durable client may leave its filters out. Raises: Problem MESH-E002, E010, E011."""
     parameters = Parameters(pairs, KNOWN, repeated=("filter",))
-    parameters.refuse_not_built("client", "durable")
+    receiving = read_receiving(parameters, ops=False)
     filters = parameters.texts("filter")
-    if not filters and filter_needed:
+    if not filters and filter_needed and not receiving.durable:
         raise Problem("MESH-E002", "no filter: add filter=F, several times for several", where="filter")
     regions = check_regions(parameters.names("regions"))
     wait = Wait(parameters.choice("wait", _WAITS))
     if regions and "wait" not in parameters:
         wait = Wait.MESH  # naming regions asks for them
     timeout_s = parameters.duration_s("wait_timeout", WAIT_TIMEOUT_S, limits.request_wait_s)
-    return Wish(tuple(dict.fromkeys(filters)), parameters.text("group"), wait, regions, timeout_s)
+    return Wish(tuple(dict.fromkeys(filters)), parameters.text("group"), wait, regions, timeout_s, receiving)
 
 
 def check_regions(names: Sequence[str]) -> tuple[str, ...]:
@@ -64,6 +67,28 @@ def subscribe(service: Service, session: SessionId, wish: Wish) -> tuple[int, ..
     for sid, filter in zip(sids, wish.filters, strict=True):
         service.subscribe(session, sid, filter, wish.group)
     return sids
+
+
+def resubscribe(service: Service, resumed: Resumed, wish: Wish) -> tuple[int, ...]:
+    """Make a durable client's subscriptions those of its request; a request without filters leaves them as they are.
+
+    Raises: RefusedError."""
+    if not wish.filters:
+        return tuple(sid for sid, _, _ in resumed.subscriptions)
+    wanted = {(filter, wish.group) for filter in wish.filters}
+    kept: dict[tuple[str, str], int] = {}
+    for sid, filter, group in resumed.subscriptions:
+        if (filter, group) in wanted and (filter, group) not in kept:
+            kept[filter, group] = sid
+        else:
+            service.unsubscribe(resumed.session, sid)
+    free = (sid for sid in count(1) if sid not in kept.values())
+    for filter in wish.filters:
+        if (filter, wish.group) not in kept:
+            sid = next(free)
+            service.subscribe(resumed.session, sid, filter, wish.group)
+            kept[filter, wish.group] = sid
+    return tuple(sorted(kept.values()))
 
 
 def receipt_object(receipt: Receipt) -> dict[str, object]:

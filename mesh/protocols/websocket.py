@@ -40,6 +40,8 @@ _CLOSE_CODES: Final = {
     Close.PROTOCOL_ERROR: CloseCode.PROTOCOL_ERROR,
     Close.MALFORMED: CloseCode.INVALID_PAYLOAD,
     Close.FRAME_TOO_LARGE: CloseCode.TOO_BIG,
+    Close.CLIENT_REMOVED: CloseCode.CLIENT_REMOVED,
+    Close.TAKEN_OVER: CloseCode.TAKEN_OVER,
 }
 
 

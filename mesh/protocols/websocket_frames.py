@@ -38,6 +38,8 @@ class CloseCode(IntEnum):
     TOO_BIG = 1009
     INTERNAL = 1011
     TRY_AGAIN = 1013
+    CLIENT_REMOVED = 4404  # of this node's own, RFC 6455 section 7.4.2
+    TAKEN_OVER = 4409
 
 
 class Received(NamedTuple):

@@ -29,6 +29,13 @@ from mesh.node.service import (
 )
 
 
+class NoReceivers:
+    """Nobody here acknowledges: tests of those that do run a real node."""
+
+    def __getattr__(self, name: str):  # type: ignore[no-untyped-def]
+        raise AssertionError(f"receivers.{name} was not expected")
+
+
 class FakeService:
     def __init__(self, region: str = "eu", node: str = "eu-1", *, most_sessions: int = 10_000) -> None:
         self._key = NodeKey(region, node)
@@ -55,6 +62,10 @@ class FakeService:
     @property
     def key(self) -> NodeKey:
         return self._key
+
+    @property
+    def receivers(self) -> NoReceivers:
+        return NoReceivers()
 
     def _notify(self) -> None:
         self.changed.set()

@@ -16,6 +16,7 @@ from mesh.net.memory import MemoryTransport, pair
 from mesh.net.transport import LinkLost, Transport
 from mesh.node.runner import Node
 from mesh.node.settings import NodeSettings
+from mesh.testing.memory_store import MemoryStore
 
 
 class MemoryMesh:
@@ -40,7 +41,9 @@ class MemoryMesh:
             address=address,
             **more,  # type: ignore[arg-type]
         )
-        node = Node(settings, dice=random.Random(len(self.nodes)), wall_s=lambda: 1_700_000_000.0)
+        node = Node(
+            settings, dice=random.Random(len(self.nodes)), wall_s=lambda: 1_700_000_000.0, store=MemoryStore()
+        )
         self.nodes[address] = node
         if run:
             self.nursery.start_soon(node.run)

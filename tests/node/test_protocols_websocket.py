@@ -37,7 +37,11 @@ class TestOpening:
             (upgrade_request("/v1/events", "mesh.v1.json"), 400, "MESH-E027"),
             (upgrade_request("/v1/ws?filter=a", "mesh.v1.json"), 400, "MESH-E010"),
             (upgrade_request("/v1/events?filter=%23/a", "cloudevents.json"), 400, "MESH-E002"),
-            (upgrade_request("/v1/events?filter=a&durable=true", "cloudevents.json"), 501, "MESH-E009"),
+            (
+                upgrade_request("/v1/events?filter=a&client=x&durable=true", "cloudevents.json"),
+                501,
+                "MESH-E009",
+            ),
             (upgrade_request("/v1/events/t", "cloudevents.json"), 405, "MESH-E024"),
         ],
     )

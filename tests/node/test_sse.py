@@ -204,8 +204,10 @@ class TestRefusals:
             ("filter=a&fliter=b", 400, "MESH-E010", "did you mean 'filter'"),
             ("filter=a&wait=galaxy", 400, "MESH-E011", "'mesh'"),
             ("filter=a&wait_timeout=1d", 400, "MESH-E011", "300"),
-            ("filter=a&client=shop&durable=true", 501, "MESH-E009", "client"),
-            ("filter=a&durable=true", 501, "MESH-E009", "durable"),
+            ("filter=a&client=no/name&durable=true", 400, "MESH-E011", "client"),
+            ("filter=a&durable=true", 400, "MESH-E011", "client=NAME"),
+            ("filter=a&client=shop&acks=explicit", 400, "MESH-E011", "WebSocket"),
+            ("filter=a&max_deliveries=3", 400, "MESH-E011", "acknowledge"),
         ],
     )
     async def test_what_is_wrong_is_said(self, query: str, status: int, code: str, words: str) -> None:

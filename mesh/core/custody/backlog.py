@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import NamedTuple, TypeAlias
 
-from mesh.core.custody.records import EventId, Opened, Records
-from mesh.core.custody.store import JournalDamaged
+from mesh.core.custody.records import EventId, Opened, Records, Unreadable
 from mesh.model.event import Event, queue_bytes
 from mesh.wire.codec import remaining_bucket
 from mesh.wire.frames import BatchHeader
 
 NEVER = float("inf")
+LOOK_FOR = 20_000
+"""Events of an earlier process that are looked through for the last one a client says it has."""
 Lane: TypeAlias = tuple[object, ...]
 """Events that must keep their order: (region, node, key), or an event without a key alone."""
 
@@ -188,7 +189,7 @@ class Backlog:
         return min(due_at, self._deadlines[0][0]) if self._deadlines else due_at
 
     def take(self, now: float) -> Next | None:
-        """The next event out of the queue; None when nothing may go now. Raises: JournalDamaged (see `lose_damaged`)."""
+        """The next event out of the queue; None when nothing may go now. Raises: Unreadable (see `lose_damaged`)."""
         head = self._first_head()
         if head is not None and head.due_at <= now:
             opened = self.records.open(head.share.lsn)
@@ -240,7 +241,7 @@ class Backlog:
     def _readable(self, share: Share) -> bool:
         try:
             self.records.open(share.lsn)
-        except JournalDamaged:
+        except Unreadable:
             return False
         return True
 
@@ -257,7 +258,7 @@ class Backlog:
         indexes = share.indexes[share.at : share.at + most]
         try:
             opened: Opened | None = self.records.open(share.lsn)
-        except JournalDamaged:
+        except Unreadable:
             opened, indexes = None, share.indexes[share.at :]
         whole = len(indexes) == len(share.indexes) - share.at
         size = share.size_bytes
@@ -302,7 +303,7 @@ class Backlog:
     def _opened(self, share: Share) -> Opened | None:
         try:
             return self.records.open(share.lsn)
-        except JournalDamaged:
+        except Unreadable:
             return None
 
     def _expired_of(self, share: Share, now: float) -> Taken:
@@ -331,6 +332,44 @@ class Backlog:
         if not kept:
             self._shares.remove(share)
         return Taken(share, gone, opened)
+
+    def take_until(self, id: EventId) -> list[Taken]:
+        """Take out what came back or waits, in record order, up to and with this event; nothing where it is not found among what may
+        have been sent: all that came back, and the first LOOK_FOR events of shares of an earlier process."""
+        last = min(self.pending.get(id, ()), default=None)
+        if last is not None:
+            sent = [
+                one for twins in self.pending.values() for one in twins if one.deliveries and not last < one
+            ]
+            for handed in sent:
+                self.withdraw(handed)
+            return [Taken(one.share, (one.index,), None) for one in sent]
+        looked = 0
+        for share in self._shares:
+            opened = self._opened(share) if share.repeats and looked < LOOK_FOR else None
+            if opened is None:
+                return []
+            for place in range(share.at, len(share.indexes)):
+                header, event = opened.header, opened.events[share.indexes[place]]
+                looked += 1
+                if (header.region, header.node, header.epoch, event.seq) == id:
+                    return self._take_through(share, place)
+        return []
+
+    def _take_through(self, last: Share, place: int) -> list[Taken]:
+        """Every share before `last`, and of `last` everything through this place."""
+        found: list[Taken] = []
+        while self._shares:
+            share = self._shares[0]
+            taken = self.oldest(place + 1 - share.at if share is last else len(share.indexes))
+            assert taken is not None, "a share is there"
+            found.append(taken)
+            if share is last:
+                break
+        for handed in [one for twins in self.pending.values() for one in twins if one.share is not last]:
+            self.withdraw(handed)
+            found.append(Taken(handed.share, (handed.index,), None))
+        return found
 
     def clear(self) -> list[tuple[Share, int]]:
         """Everything out, at once and unread: (share, how many of its events waited or had come back)."""

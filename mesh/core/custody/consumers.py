@@ -183,9 +183,13 @@ class Consumers:
         self._note_away_at = now + AWAY_NOTE_S
         return told
 
-    def connect(self, name: str, terms: AckTerms, now: float) -> Connected:
+    def connect(
+        self, name: str, terms: AckTerms, now: float, resume_after: EventId | None = None
+    ) -> Connected:
         """A durable client connected; new ones are made. Whoever was connected under the name before gets nothing more (the
         caller closes that connection). Raises: ValueError when there are too many clients; state unaffected.
+
+        resume_after: the last event it says it has: what was sent until then counts as acknowledged.
         """
         known = self.durable.of_name(name)
         if known is None and len(self.durable) >= self._limits.durable_clients:
@@ -193,6 +197,8 @@ class Consumers:
         if known is not None:
             self.disconnect(known.number, now)
         client = self.durable.connect(name, Settings(terms.auto, terms.ack_timeout_s, terms.max_deliveries))
+        if resume_after is not None:
+            self._resume_after(client.number, resume_after)
         self._dispatch.windows[client.number] = Window(client.number, terms)
         backlog = self._dispatch.own.get(client.number)
         waiting = 0 if backlog is None else len(backlog)
@@ -331,6 +337,16 @@ class Consumers:
                     found.append(handed)
         return found
 
+    def _resume_after(self, session: int, id: EventId) -> None:
+        """An event that is not known any more changes nothing. Cost: opens the records of what waits first, where an earlier process
+        sent it."""
+        backlog = self._dispatch.own.get(session)
+        if backlog is None:
+            return
+        for taken in backlog.take_until(id):
+            self._dispatch.done(taken.share, backlog.part, len(taken.indexes))
+            self._acked += len(taken.indexes)
+
     def nack(self, session: int, id: EventId, now: float) -> bool:
         """The receiver refuses an event for now: it goes again after a back-off, a group's to whose turn it is then. False: it is not
         out."""
@@ -363,6 +379,7 @@ class Consumers:
         for id in ids:
             window.written(id, now)
         self._dispatch.wake(window, window.next_deadline())
+        self._dispatch.room_made(window, now)
 
     # -- results and time ----------------------------------------------------------------------------------------
 
@@ -398,6 +415,10 @@ class Consumers:
             return
         touched: dict[int, Backlog] = {}
         for handed in window.late(now):
+            if window.terms.standing:
+                self._acked += 1
+                self._dispatch.done(handed.share, handed.backlog.part, 1)
+                continue
             self._late += 1
             self._dispatch.again(handed, window.terms, now, at_once=True)
             touched[id(handed.backlog)] = handed.backlog
@@ -414,7 +435,10 @@ class Consumers:
         for client in sorted(self.durable, key=lambda one: one.name):
             window = self._dispatch.windows.get(client.number)
             backlog = self._dispatch.own.get(client.number)
-            oldest_at = NEVER if backlog is None else backlog.oldest_at()
+            oldest_at = min(
+                NEVER if backlog is None else backlog.oldest_at(),
+                NEVER if window is None else window.oldest_at(client.number),
+            )
             found.append(
                 ClientView(
                     client.name,

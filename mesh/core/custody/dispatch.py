@@ -17,8 +17,7 @@ from msgspec.structs import replace
 from mesh.core.counters import Counters
 from mesh.core.custody.backlog import NEVER, Backlog, Handed, Next, Share, Taken, stamp
 from mesh.core.custody.handing import Handing
-from mesh.core.custody.records import Opened, Records
-from mesh.core.custody.store import JournalDamaged
+from mesh.core.custody.records import Opened, Records, Unreadable
 from mesh.core.custody.window import AckTerms, Window
 from mesh.core.handover import Way
 from mesh.core.subscriptions import SubscriptionIndex
@@ -222,7 +221,7 @@ class Dispatch:
         while True:
             try:
                 found = backlog.take(now)
-            except JournalDamaged:
+            except Unreadable:
                 self._bury(backlog, backlog.lose_damaged(), Drop.JOURNAL_DAMAGED, now)
                 continue
             if found is None or found.handed.expires_at > now:
@@ -295,7 +294,7 @@ class Dispatch:
     def _opened(self, lsn: int) -> Opened | None:
         try:
             return self.records.open(lsn)
-        except JournalDamaged:
+        except Unreadable:
             return None
 
     # -- back from receivers -------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class Handing:
         waiting, self._waiting = self._waiting, {}
         return {
             session: [
-                Delivery(run.events, run.sids, *run.way, queue_bytes(run.events), run.deliveries)
+                Delivery(run.events, run.sids, *run.way, queue_bytes(run.events), deliveries=run.deliveries)
                 for run in runs
             ]
             for session, runs in waiting.items()

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
-from mesh.core.custody.store import Store
+from mesh.core.custody.store import JournalDamaged, Store
 from mesh.model.event import Event, queue_bytes
 from mesh.wire.frames import BatchHeader
 
@@ -20,6 +20,10 @@ KEPT_BYTES: Final = 4 << 20
 
 EventId: TypeAlias = tuple[str, str, int, int]
 """(region, node, epoch, seq) of an event: its mesh_id, taken apart."""
+
+
+class Unreadable(Exception):
+    """A record's events are lost: its bytes are damaged, or do not decode. State unaffected."""
 
 
 class Opened(NamedTuple):
@@ -55,12 +59,15 @@ class Records:
             self._bytes -= freed
 
     def open(self, lsn: int) -> Opened:
-        """The batch of a record. Raises: JournalDamaged."""
+        """The batch of a record. Raises: Unreadable."""
         known = self._open.get(lsn)
         if known is not None:
             self._open.move_to_end(lsn)
             return known[0]
-        header, events = self._unpack(*self._store.read(lsn))
+        try:
+            header, events = self._unpack(*self._store.read(lsn))
+        except (JournalDamaged, LookupError, ValueError) as error:
+            raise Unreadable(f"record {lsn}: {error}") from error
         self.keep(lsn, header, events)
         return Opened(header, events)
 

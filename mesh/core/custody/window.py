@@ -16,12 +16,18 @@ from mesh.core.custody.records import EventId
 
 @dataclass(frozen=True, slots=True)
 class AckTerms:
-    """How a receiver acknowledges. auto: when its writer took the event. window: events out at once."""
+    """How a receiver acknowledges.
+
+    auto: by its writer's taking an event. standing: by its connection's standing for `ack_timeout_s` since then. window: events out at
+    once. unwritten: those of them that its writer has not taken.
+    """
 
     auto: bool
     ack_timeout_s: float
     max_deliveries: int
     window: int
+    standing: bool = False
+    unwritten: int = 1 << 30
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +37,7 @@ class Window:
     session: int
     terms: AckTerms
     count: int = 0
+    unwritten: int = 0
     hungry: bool = False
     """Something waits for room here."""
     wake_at: float = NEVER
@@ -38,7 +45,7 @@ class Window:
 
     @property
     def room(self) -> int:
-        return self.terms.window - self.count
+        return min(self.terms.window - self.count, self.terms.unwritten - self.unwritten)
 
     def add(self, handed: Handed) -> None:
         """An event goes out now."""
@@ -46,6 +53,7 @@ class Window:
         twins = self._out.setdefault(handed.id, [])
         twins.append(handed)
         self.count += 1
+        self.unwritten += 1
 
     def written(self, id: EventId, now: float) -> bool:
         """The receiver's writer took the event: from here on its acknowledgement can be late. False: it is not out."""
@@ -55,6 +63,7 @@ class Window:
         for handed in twins:
             if handed.due_at == NEVER:
                 handed.due_at = now + self.terms.ack_timeout_s
+                self.unwritten -= 1
         return True
 
     def pop(self, id: EventId) -> list[Handed]:
@@ -62,8 +71,12 @@ class Window:
         twins = self._out.pop(id, None)
         if twins is None:
             return []
-        self.count -= len(twins)
+        self._gone(twins)
         return twins
+
+    def _gone(self, twins: list[Handed]) -> None:
+        self.count -= len(twins)
+        self.unwritten -= sum(handed.due_at == NEVER for handed in twins)
 
     def up_to(self, id: EventId) -> list[EventId]:
         """The ids sent until and with this one, in order of sending; empty when it is not out."""
@@ -83,16 +96,21 @@ class Window:
             if twins[0].due_at > now:
                 return
             del self._out[id]
-            self.count -= len(twins)
+            self._gone(twins)
             yield from twins
 
     def next_deadline(self) -> float:
         """When the oldest acknowledgement is late."""
         return next(iter(self._out.values()))[0].due_at if self._out else NEVER
 
+    def oldest_at(self, session: int) -> float:
+        """When the oldest event that is out for the session itself, not for a group, came to this node; NEVER without one."""
+        own = [one for twins in self._out.values() for one in twins if one.backlog.session == session]
+        return min((one.share.added_at for one in own), default=NEVER)
+
     def take_all(self) -> list[Handed]:
         """Everything out of the window, in order of sending: the connection ended."""
         found = [handed for twins in self._out.values() for handed in twins]
         self._out.clear()
-        self.count = 0
+        self.count = self.unwritten = 0
         return found

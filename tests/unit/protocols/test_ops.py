@@ -63,9 +63,10 @@ def test_what_is_no_op_is_refused_with_its_reason(text: bytes, code: str, words:
 
 
 @pytest.mark.parametrize("field", [b'"client":"shop-7"', b'"durable":true'])
-def test_a_field_of_a_part_that_is_not_built_is_501_and_no_misspelling(field: bytes) -> None:
+def test_a_field_that_belongs_to_the_connection_is_no_misspelling(field: bytes) -> None:
     bad = refused(b'{"op":"subscribe","id":4,"sid":1,"filter":"a/#",' + field + b"}")
-    assert (bad.problem.code, bad.problem.status, bad.op_id) == ("MESH-E009", 501, 4)
+    assert (bad.problem.code, bad.op_id) == ("MESH-E010", 4)
+    assert "/v1/ws?client=NAME&durable=true" in bad.problem.detail
 
 
 def test_a_wrong_op_is_answered_under_its_id() -> None:

@@ -60,7 +60,3 @@ def test_a_number_that_is_no_duration_is_refused() -> None:
 
 def test_lists_are_split_at_commas() -> None:
     assert Parameters([("regions", "us,eu,")], ("regions",)).names("regions") == ["us", "eu"]
-
-
-def test_what_is_not_built_answers_501_when_given_at_all() -> None:
-    assert refusal([("key", "")], "refuse_not_built", "filter", "key").status == 501

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from mesh.model.ids import SessionId
 from mesh.model.limits import Limits
-from mesh.node.service import Missing, Receipt, Wait
+from mesh.node.service import Missing, Receipt, Resumed, Wait
 from mesh.protocols.problem import Problem
-from mesh.protocols.subscribing import Wish, read_wish, receipt_object
+from mesh.protocols.receiving import Receiving
+from mesh.protocols.subscribing import Wish, read_wish, receipt_object, resubscribe
 
 LIMITS = Limits()
+LIVE = Receiving("", False, None)
 
 
 def test_the_defaults_wait_for_this_node_alone() -> None:
-    assert read_wish([("filter", "a/#")], LIMITS) == Wish(("a/#",), "", Wait.NODE, (), 5.0)
+    assert read_wish([("filter", "a/#")], LIMITS) == Wish(("a/#",), "", Wait.NODE, (), 5.0, LIVE)
 
 
 def test_everything_given_is_taken_and_a_filter_given_twice_counts_once() -> None:
@@ -25,7 +30,7 @@ def test_everything_given_is_taken_and_a_filter_given_twice_counts_once() -> Non
         ("wait", "region"),
         ("wait_timeout", "2s"),
     ]
-    assert read_wish(pairs, LIMITS) == Wish(("a", "b"), "g", Wait.REGION, (), 2.0)
+    assert read_wish(pairs, LIMITS) == Wish(("a", "b"), "g", Wait.REGION, (), 2.0, LIVE)
 
 
 def test_naming_regions_waits_for_the_mesh() -> None:
@@ -46,11 +51,35 @@ def test_a_socket_that_only_publishes_needs_no_filter() -> None:
         read_wish([], LIMITS)
 
 
-@pytest.mark.parametrize("name", ["client", "durable"])
-def test_durable_subscriptions_are_not_built_yet(name: str) -> None:
-    with pytest.raises(Problem) as refused:
-        read_wish([("filter", "a"), (name, "true")], LIMITS)
-    assert refused.value.status == 501
+def test_a_durable_client_may_leave_its_filters_out() -> None:
+    wish = read_wish([("client", "shop"), ("durable", "true")], LIMITS)
+    assert (wish.filters, wish.receiving.client, wish.receiving.durable) == ((), "shop", True)
+
+
+class Subscribed:
+    """What `resubscribe` asks of a service."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+
+    def subscribe(self, session: int, sid: int, filter: str, group: str) -> None:
+        self.calls.append(("+", sid, filter, group))
+
+    def unsubscribe(self, session: int, sid: int) -> None:
+        self.calls.append(("-", sid))
+
+
+def test_a_durable_clients_subscriptions_become_those_of_its_request() -> None:
+    service: Any = Subscribed()
+    resumed = Resumed(SessionId(9), ((1, "a", ""), (2, "b", ""), (4, "c", "g")), 0)
+    wish = read_wish(
+        [("client", "x"), ("durable", "true"), *(("filter", one) for one in ("b", "c", "d"))], LIMITS
+    )
+    assert resubscribe(service, resumed, wish) == (1, 2, 3)
+    assert service.calls == [("-", 1), ("-", 4), ("+", 1, "c", ""), ("+", 3, "d", "")]
+    service.calls.clear()
+    assert resubscribe(service, resumed, wish._replace(filters=())) == (1, 2, 4)
+    assert service.calls == []
 
 
 def test_a_receipt_tells_what_is_missing_and_why() -> None:
