@@ -31,6 +31,7 @@ from mesh.core.session import Terms
 from mesh.model.errors import ERRORS, MeshError
 from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits
+from mesh.model.topic_rules import TopicRules
 from mesh.net.http import HttpServer
 from mesh.net.link_listener import LinkListener, Pending
 from mesh.net.listener import Listener, open_listener
@@ -39,11 +40,13 @@ from mesh.net.supervise import Crashes
 from mesh.net.transport import Transport
 from mesh.node.dialler import Target
 from mesh.node.discovery import Discovery
+from mesh.node.event_log import EventLog
 from mesh.node.runner import Node
 from mesh.node.settings import NodeSettings
 from mesh.protocols.serve import EventsPort
 from mesh.reload import changes_of
 from mesh.store.epoch import DataFolder, claim, next_epoch, node_id
+from mesh.store.eventlog import EventLogEngine
 from registry.base import Registry
 from registry.file import FileRegistry
 
@@ -241,6 +244,24 @@ async def _told_address(config: Config, listeners: dict[str, Listener], backend:
     return await told_address(listeners["link"].address, towards)
 
 
+def _event_log(config: Config, node: Node) -> EventLog | None:
+    """The node's event log; None where nothing is kept. The engine is imported only where it is used."""
+    rules = TopicRules(config.topics)
+    if not rules.retained:
+        return None
+    from mesh.store.eventlog_sqlite import SqliteLog, set_aside
+
+    folder = data_folder(config)
+
+    def open_engine(aside: bool) -> EventLogEngine:
+        if aside:
+            set_aside(folder)
+        return SqliteLog(folder)
+
+    node.clients.log = EventLog(node, rules, open_engine)
+    return node.clients.log
+
+
 async def _serve(config: Config, node: Node, listeners: dict[str, Listener], again: Again | None) -> None:
     nodes, directory = open_registries(config.registry)
     at_directory = await _told_address(config, listeners, config.registry.directory)
@@ -256,6 +277,9 @@ async def _serve(config: Config, node: Node, listeners: dict[str, Listener], aga
             nursery.start_soon(node.dialler.keep, target, name=f"seed {seed}")
         nursery.start_soon(keep_bridges, node, _plans(config), discovery.directory, name="bridges")
         nursery.start_soon(discovery.run, name="discovery")
+        event_log = _event_log(config, node)
+        if event_log is not None:
+            await nursery.start(event_log.run)
         await _open_ports(config, node, listeners, nursery)
         _tell_ready(node, listeners)
         try:
@@ -263,6 +287,8 @@ async def _serve(config: Config, node: Node, listeners: dict[str, Listener], aga
         finally:
             with trio.CancelScope(shield=True):
                 await discovery.leave()
+                if event_log is not None:
+                    await event_log.stop()
             node.inspection.close()
         nursery.cancel_scope.cancel()
 

@@ -19,6 +19,7 @@ from mesh.keys import KEYS, LISTS
 from mesh.model.errors import MeshError
 from mesh.model.limits import Limits
 from mesh.model.quantity import Address
+from mesh.model.topic_rules import TopicRule
 from mesh.sources import Entry, Source, from_environ, from_file, from_flags, indexes
 
 INSECURE_LINKS, INSECURE_CLIENTS = "MESH_INSECURE_LINKS", "MESH_INSECURE_CLIENTS"
@@ -115,6 +116,7 @@ class Config:
     federation: FederationConfig
     membership: MembershipConfig
     bridges: tuple[BridgeConfig, ...]
+    topics: tuple[TopicRule, ...]
     limits: Limits
     telemetry: TelemetryConfig
     insecure_links: bool = False
@@ -213,14 +215,19 @@ class _Merged:
                     self.entries = {k: v for k, v in self.entries.items() if not k.startswith(f"{name}.")}
             for entry in source.entries:
                 self.entries[entry.name] = (entry, source.origin)
-        self.bridges = indexes((entry for entry, _ in self.entries.values()), "bridge")
+        self.lists = {
+            name: indexes((entry for entry, _ in self.entries.values()), name) for name in sorted(LISTS)
+        }
 
     def missing(self) -> Iterator[MeshError]:
-        for index in self.bridges:
-            for key in KEYS:
-                name = f"bridge.{index}.{key.last}"
-                if key.table == "bridge" and key.needed and name not in self.entries:
-                    yield MeshError("MESH-C011", name, "it is missing", f"Add {key.last} to that [[bridge]].")
+        for table, numbers in self.lists.items():
+            for index in numbers:
+                for key in KEYS:
+                    name = f"{table}.{index}.{key.last}"
+                    if key.table == table and key.needed and name not in self.entries:
+                        yield MeshError(
+                            "MESH-C011", name, "it is missing", f"Add {key.last} to that [[{table}]]."
+                        )
 
     def where(self, name: str) -> str:
         return self.entries[name][0].where if name in self.entries else name
@@ -240,7 +247,8 @@ class _Merged:
         for key in KEYS:
             if not key.built:
                 continue
-            prefixes = [f"bridge.{index}" for index in self.bridges] if key.table == "bridge" else [key.table]
+            numbers = self.lists.get(key.table)
+            prefixes = [key.table] if numbers is None else [f"{key.table}.{index}" for index in numbers]
             for prefix in prefixes:
                 name = f"{prefix}.{key.last}"
                 entry, origin = self.entries.get(name, (None, "default"))
@@ -270,13 +278,18 @@ def _build(merged: _Merged, *, insecure_links: bool, insecure_clients: bool) -> 
         ),
         federation=FederationConfig(**federation),
         membership=MembershipConfig(**membership),
-        bridges=tuple(BridgeConfig(**merged.table("bridge", index)) for index in merged.bridges),
+        bridges=tuple(BridgeConfig(**merged.table("bridge", index)) for index in merged.lists["bridge"]),
+        topics=tuple(_topic_rule(merged.table("topic", index)) for index in merged.lists["topic"]),
         limits=Limits(hop_limit=federation["hop_limit"], **merged.table("limits")),
         telemetry=TelemetryConfig(**merged.table("telemetry")),
         insecure_links=insecure_links,
         insecure_clients=insecure_clients,
         settings=tuple(merged.settings({"federation.accept": federation["accept"]})),
     )
+
+
+def _topic_rule(table: Mapping[str, Any]) -> TopicRule:
+    return TopicRule(filter=table["filter"], retain_s=table["retain"] or 0.0)
 
 
 # -- what must hold across keys -----------------------------------------------------------------------------------

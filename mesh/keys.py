@@ -17,6 +17,7 @@ from typing import Any, Final
 from mesh.model.ids import BadName, check_name
 from mesh.model.limits import Limits
 from mesh.model.quantity import Address, format_duration, format_size, parse_duration, parse_size
+from mesh.model.topic import TopicError, check_filter
 
 
 class BadValue(ValueError):
@@ -230,9 +231,17 @@ def _size_or_count_text(text: str) -> Any:
     return int(text) if text.isascii() and text.isdigit() else text
 
 
+def _filter(text: str) -> str:
+    try:
+        return check_filter(text)
+    except TopicError as error:
+        raise BadValue("MESH-C006", str(error)) from None
+
+
 NAME: Final = _text("a name", _name)
 PATH: Final = _text("a path", _path)
 STRING: Final = _text("a string")
+FILTER: Final = _text("a topic filter", _filter)
 LISTEN: Final = Form(
     '"HOST:PORT" or "none"',
     lambda value: _listen(_typed(value, str, '"HOST:PORT" or "none"')),
@@ -325,7 +334,9 @@ KEYS: Final[tuple[Key, ...]] = (
     Key("bridge.export", STRINGS, ("#",), "not built yet", built=False),
     Key("bridge.import", STRINGS, ("#",), "not built yet", built=False),
     Key("bridge.deny", STRINGS, (), "not built yet", built=False),
-    *_later("topic", "filter", "level", "ordered", "deadline", "copies", "spool", "spool_policy", "retain"),
+    Key("topic.filter", FILTER, None, "the topics that the rule is for; a topic follows the first rule that matches it", needed=True),
+    *_later("topic", "level", "ordered", "deadline", "copies", "spool", "spool_policy"),
+    Key("topic.retain", DURATION, None, "keep events so long in this node's event log, for replays (from=); default: not at all"),
     *_later("tls", "ca", "cert", "key"),
     *_later("tls.clients", "ca", "cert", "key"),
     *_later("auth", "tokens_file", "jwks", "acl"),

@@ -36,6 +36,7 @@ class Subscribe(_Op, tag="subscribe"):
     wait: Wait | None = None
     regions: list[str] = []
     wait_timeout: Seconds = 5.0
+    since: str = msgspec.field(default="", name="from")
 
 
 class Unsubscribe(_Op, tag="unsubscribe"):
@@ -77,7 +78,7 @@ class Ping(_Op, tag="ping"):
 Op = Subscribe | Unsubscribe | Publish | Request | Reply | Credit | Ping
 _KINDS: Final = (Subscribe, Unsubscribe, Publish, Request, Reply, Credit, Ping)
 OPS: Final[dict[str, tuple[str, ...]]] = {
-    str(kind.__struct_config__.tag): ("op", *kind.__struct_fields__) for kind in _KINDS
+    str(kind.__struct_config__.tag): ("op", *kind.__struct_encode_fields__) for kind in _KINDS
 }
 """Every op and its fields, for spelling proposals and the docs."""
 _decode: Final = msgspec.json.Decoder(Op).decode

@@ -125,6 +125,10 @@ class EventsPort:
 
     async def _cloudevents_socket(self, request: Request, connection: Connection) -> None:
         wish = read_wish(request.query, self._limits, filter_needed=False)
+        if wish.since:
+            raise Problem(
+                "MESH-E009", f"from= is not built yet for {cloudevents_socket.SUBPROTOCOL}", where="from"
+            )
         _check_opening(request, cloudevents_socket.SUBPROTOCOL)
         session = ClientSession(self._limits, self._service.count_drop)
         number = self._service.open_session(session, protocol="ws-cloudevents", name=connection.remote)

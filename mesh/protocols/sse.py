@@ -1,6 +1,7 @@
 """Subscribing over Server-Sent Events: one GET, a receipt, then events for as long as the client reads.
 
-Decides the form of the stream: first `subscribed`, then `event` after `event`, a comment when nothing else was sent for
+Decides the form of the stream: first `subscribed`, then `event` after `event` (with `from`: `live` behind the replayed ones, and
+`gap` where events are missing), a comment when nothing else was sent for
 KEEP_ALIVE_S, and `closing` when the node ends it. Never decides what a client gets.
 Invariant: no event comes before the receipt. Source: WHATWG HTML section 9.2; design page "What a person sees".
 """
@@ -17,11 +18,11 @@ from mesh.model.reasons import Close
 from mesh.net.http import Connection
 from mesh.net.http_connection import Stream
 from mesh.net.http_request import Request
-from mesh.node.service import Service
+from mesh.node.service import Replaying, Service
 from mesh.protocols.problem import Problem
 from mesh.protocols.render import Renderer, sse_event
 from mesh.protocols.session import ClientSession, Goodbye
-from mesh.protocols.subscribing import read_wish, receipt_object, subscribe
+from mesh.protocols.subscribing import Wish, read_wish, receipt_object, replay, subscribe
 
 EVENT_STREAM: Final = "text/event-stream"
 KEEP_ALIVE_S: Final = 15.0
@@ -48,7 +49,12 @@ async def stream_events(
     number = service.open_session(session, protocol="sse", name=connection.remote)
     ended = Close.PEER_CLOSED
     try:
-        sids = subscribe(service, number, wish)
+        replaying: Replaying | None = None
+        if wish.since:
+            sids, replaying = replay(service, number, _resumed(request, wish))
+            await replaying.find()
+        else:
+            sids = subscribe(service, number, wish)
 
         async def send_receipt() -> None:
             receipt = await service.wait_installed(number, sids, wish.wait, wish.regions, wish.wait_timeout_s)
@@ -57,6 +63,8 @@ async def stream_events(
 
         async with connection.stream(200, _HEADERS) as stream, trio.open_nursery() as nursery:
             nursery.start_soon(send_receipt, name="sse receipt")
+            if replaying is not None:
+                nursery.start_soon(replaying.run, name="sse replay")
             with renderer.reader("sse"):
                 ended = await _write(session, stream, renderer)
             nursery.cancel_scope.cancel()
@@ -66,6 +74,13 @@ async def stream_events(
         session.send_now = None
         session.end()
         service.close_session(number, ended)
+
+
+def _resumed(request: Request, wish: Wish) -> Wish:
+    """A client that was away asks for the same URL again, and says what it had last: that is where its replay goes on.
+    Source: WHATWG HTML section 9.2.4 (Last-Event-ID)."""
+    last = (request.header(b"last-event-id") or b"").decode("latin-1").strip()
+    return wish._replace(since=last) if last else wish
 
 
 async def _write(session: ClientSession, stream: Stream, renderer: Renderer) -> Close:

@@ -12,25 +12,27 @@ from typing import Final, NamedTuple
 
 from mesh.model.ids import BadName, SessionId, check_name
 from mesh.model.limits import Limits
-from mesh.node.service import Receipt, Service, Wait
+from mesh.node.service import Receipt, Replaying, Service, Wait
 from mesh.protocols.parameters import Parameters
 from mesh.protocols.problem import Problem
 
 WAIT_TIMEOUT_S: Final = 5.0
 NAMED_REGIONS: Final = 64
 """What one receipt may demand by name: it is looked at again whenever a table moves."""
-KNOWN: Final = ("filter", "group", "wait", "wait_timeout", "regions", "client", "durable")
+KNOWN: Final = ("filter", "group", "wait", "wait_timeout", "regions", "from", "client", "durable")
 _WAITS: Final = tuple(Wait)
 
 
 class Wish(NamedTuple):
-    """What a client wants to hear, and how far it must be installed before it is told so."""
+    """What a client wants to hear, and how far it must be installed before it is told so. since: where in the event log it
+    begins; "": with what comes."""
 
     filters: tuple[str, ...]
     group: str
     wait: Wait
     regions: tuple[str, ...]
     wait_timeout_s: float
+    since: str = ""
 
 
 def read_wish(pairs: Sequence[tuple[str, str]], limits: Limits, *, filter_needed: bool = True) -> Wish:
@@ -45,7 +47,10 @@ def read_wish(pairs: Sequence[tuple[str, str]], limits: Limits, *, filter_needed
     if regions and "wait" not in parameters:
         wait = Wait.MESH  # naming regions asks for them
     timeout_s = parameters.duration_s("wait_timeout", WAIT_TIMEOUT_S, limits.request_wait_s)
-    return Wish(tuple(dict.fromkeys(filters)), parameters.text("group"), wait, regions, timeout_s)
+    since = parameters.text("from")
+    if "from" in parameters and not since:
+        raise Problem("MESH-E011", "from is empty: leave it out, or say where to begin", where="from")
+    return Wish(tuple(dict.fromkeys(filters)), parameters.text("group"), wait, regions, timeout_s, since)
 
 
 def check_regions(names: Sequence[str]) -> tuple[str, ...]:
@@ -64,6 +69,12 @@ def subscribe(service: Service, session: SessionId, wish: Wish) -> tuple[int, ..
     for sid, filter in zip(sids, wish.filters, strict=True):
         service.subscribe(session, sid, filter, wish.group)
     return sids
+
+
+def replay(service: Service, session: SessionId, wish: Wish) -> tuple[tuple[int, ...], Replaying]:
+    """As `subscribe`, beginning in the event log: what has to be found and run. Raises: RefusedError."""
+    sids = tuple(range(1, len(wish.filters) + 1))
+    return sids, service.replay(session, list(zip(sids, wish.filters, strict=True)), wish.since, wish.group)
 
 
 def receipt_object(receipt: Receipt) -> dict[str, object]:
