@@ -51,6 +51,7 @@ SECTIONS: Final[tuple[tuple[str, tuple[Command, ...]], ...]] = (
             Command("links", "links between nodes", ("list", "show")),
             Command("routes", "routes to other regions, and why", ("list", "show", "watch")),
             Command("subs", "who is subscribed to what", ("list",)),
+            Command("log", "what nodes keep for replays", ("list",)),
             Command("registry", "what the registry says, and what gossip says", ("status", "list", "diff")),
         ),
     ),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
-from mesh.core.replay import Chunk, Gap, Replay, Tail
+from mesh.core.replay import Chunk, Gap, Replay, Tail, wall_text
 from mesh.model.event import Delivery, Event, Logged
 from mesh.model.ids import MeshId
 from mesh.model.reasons import Close, Drop, LogGap
@@ -74,6 +74,7 @@ class EventLog:
         self._writing = trio.Lock()
         self._reading = trio.Lock()
         self._closed = False
+        self._statistics: LogStatistics | None = None
         self._damaged = False  # the file has to be set aside
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -279,6 +280,7 @@ class EventLog:
     async def _keep_trimming(self) -> None:
         limit = self._node.settings.limits.log_bytes
         while True:
+            await self.statistics()
             await trio.sleep(TRIM_S)
             removed = TRIM_EVENTS
             while removed >= TRIM_EVENTS:
@@ -346,14 +348,45 @@ class EventLog:
                 raise
 
     async def statistics(self) -> LogStatistics | None:
-        """What is kept; None while it cannot be read."""
+        """What is kept now; None while it cannot be read."""
         async with self._writing:
-            if self._engine is None:
-                return None
-            try:
-                return await trio.to_thread.run_sync(self._engine.statistics)
-            except LogFailed:
-                return None
+            if self._engine is not None:
+                try:
+                    self._statistics = await trio.to_thread.run_sync(self._engine.statistics)
+                except LogFailed as failed:
+                    self._failed(failed)
+            return self._statistics if self._engine is not None else None
+
+    def item(self) -> dict[str, object]:
+        """The log as operators see it (`mesh.node.inspect`). Cost: its gaps."""
+        kept, tail = self._statistics, self._tail
+        gaps = [
+            {
+                "reason": gap.reason.value,
+                "since": wall_text(gap.since_ms) if gap.since_ms else None,
+                "until": None if gap is self._gap else wall_text(gap.until_ms),
+                "events": gap.events,
+            }
+            for gap in self.gaps
+        ]
+        last = gaps[-1] if gaps else None
+        oldest, newest = (kept.oldest, kept.newest) if kept is not None else (None, None)
+        return {
+            "filters": [rule.filter for rule in self.rules.retained],
+            "events": kept.events if kept is not None else None,
+            "bytes": kept.bytes if kept is not None else None,
+            "oldest": str(oldest.mesh_id) if oldest is not None else None,
+            "oldest_at": wall_text(oldest.received_ms) if oldest is not None else None,
+            "newest": str(newest.mesh_id) if newest is not None else None,
+            "newest_at": wall_text(newest.received_ms) if newest is not None else None,
+            "waiting": tail.pending if tail is not None else None,
+            "replays": len(self.replays),
+            "state": "ok" if self.failure is None else self.failure.reason.value,
+            "gap": f"{last['reason']} {last['since'] or 'ever'} to {last['until'] or 'now'}"
+            if last is not None
+            else "",
+            "gaps": gaps,
+        }
 
     def _open_one(self) -> EventLogEngine:
         if self._engine is None:

@@ -77,6 +77,9 @@ class SqliteLog:
         self._filters: tuple[str, ...] = ()
         self._wanted: dict[str, bool] = {}
         self._sweep = 0
+        self._events, self._first, self._next = 0, 1, 1
+        self._closed_ms: int | None = None
+        self._gaps: tuple[Gap, ...] = ()
         self._writer: apsw.Connection | None = None
         self._reader: apsw.Connection | None = None
         with self._told():
@@ -349,7 +352,7 @@ class SqliteLog:
                 "ORDER BY position DESC LIMIT 1",
                 (origin, mesh_id.seq, now_ms),
             )
-        return int(found[0][0]) if found else None
+        return cast("int", found[0][0]) if found else None
 
     def find_time(self, received_ms: int) -> int:
         """See EventLogEngine. Halves the positions: about 20 look-ups."""
@@ -369,7 +372,7 @@ class SqliteLog:
             after = _rows(
                 self._read, "SELECT position FROM event WHERE position >= ? ORDER BY position LIMIT 1", (low,)
             )
-        return int(after[0][0]) if after else self._next
+        return cast("int", after[0][0]) if after else self._next
 
     # -- what it is ------------------------------------------------------------------------------------------------
 
