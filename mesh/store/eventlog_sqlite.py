@@ -97,13 +97,13 @@ class SqliteLog:
         )
         version = write.pragma("user_version")
         if version == 0 and not _rows(write, "SELECT 1 FROM sqlite_master"):
-            with write:
+            with _transaction(write):
                 write.execute(_SCHEMA)
                 write.pragma("application_id", APPLICATION_ID)
                 write.pragma("user_version", SCHEMA_VERSION)
         elif (version, write.pragma("application_id")) != (SCHEMA_VERSION, APPLICATION_ID):
             raise LogFailed(LogGap.DAMAGED, f"{self._path} is no event log of this release")
-        with write:
+        with _transaction(write):
             write.execute(
                 "DELETE FROM origin WHERE NOT EXISTS (SELECT 1 FROM event WHERE event.origin = origin.id)"
             )
@@ -173,7 +173,7 @@ class SqliteLog:
         next, closed_ms = self._next, self._closed_ms
         if rows:
             next, closed_ms = rows[-1][0] + 1, rows[-1][1]
-        with self._told(), self._write as write:
+        with self._told(), _transaction(self._write) as write:
             if new_origins:
                 write.executemany(
                     "INSERT INTO origin VALUES (?,?,?,?)",
@@ -227,7 +227,7 @@ class SqliteLog:
                 removed += self._trim_oldest(most_events - removed)
             gaps = tuple(gap for gap in self._gaps if gap.position >= self._first)
             if len(gaps) < len(self._gaps):
-                with self._write:
+                with _transaction(self._write):
                     self._store_gaps(gaps)
                 self._gaps = gaps
         return removed
@@ -260,7 +260,7 @@ class SqliteLog:
         return self._delete("position <= ?", (last,)) if last is not None else 0
 
     def _delete(self, where: str, values: tuple[int, ...]) -> int:
-        with self._write as write:
+        with _transaction(self._write) as write:
             write.execute(f"DELETE FROM event WHERE {where}", values)
             removed = write.changes()
             if removed:
@@ -283,7 +283,7 @@ class SqliteLog:
 
     def note_closed(self, now_ms: int) -> None:
         """See EventLogEngine."""
-        with self._told(), self._write as write:
+        with self._told(), _transaction(self._write) as write:
             write.execute("UPDATE state SET closed_ms = ?", (now_ms,))
         self._closed_ms = now_ms
 
@@ -303,7 +303,10 @@ class SqliteLog:
             self._filters, self._wanted = tuple(filters), {}
         found: list[Logged] = []
         size = 0
-        with self._told(), self._read as read:  # one snapshot: what is trimmed meanwhile is still there
+        with (
+            self._told(),
+            _transaction(self._read) as read,
+        ):  # one snapshot: what is trimmed meanwhile is still there
             ((first,),) = _rows(read, "SELECT min(position) FROM event")
             first = self._next if first is None else int(first)
             end = min(end, max(begin, first) + SCAN_EVENTS)
@@ -402,6 +405,21 @@ class SqliteLog:
             return None
         origin, seq, received_ms = found[0]
         return Kept(MeshId(*self._origins_by_id[origin], seq), received_ms)
+
+
+@contextmanager
+def _transaction(connection: apsw.Connection) -> Iterator[apsw.Connection]:
+    """All or nothing. SQLite has ended the transaction by itself after some errors (a full disk, an I/O error): rolling back
+    once more would hide them behind an error of its own, as the library's own context manager does."""
+    connection.execute("BEGIN")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            with suppress(apsw.Error):
+                connection.execute("ROLLBACK")
+        raise
 
 
 def _rows(connection: apsw.Connection, statement: str, values: tuple[int, ...] = ()) -> list[_Row]:
