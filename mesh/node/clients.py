@@ -88,6 +88,10 @@ class Clients:
         limits = self._node.settings.limits
         if len(self.sessions) >= limits.client_connections:
             raise RefusedError("MESH-E017", f"{limits.client_connections} clients are connected", status=503)
+        return self.open_own(sink, protocol=protocol, name=name)
+
+    def open_own(self, sink: Sink, *, protocol: str, name: str) -> SessionId:
+        """A session of the node itself: no limit keeps it out."""
         self._next += 1
         since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self.sessions[self._next] = Session(sink, protocol, name, since, trio.current_time())

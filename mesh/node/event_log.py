@@ -138,9 +138,10 @@ class EventLog:
 
     def _subscribe(self) -> None:
         clients = self._node.clients
-        session = clients.open_session(self, protocol="log", name="event log")
+        session = clients.open_own(self, protocol="log", name="event log")
         for sid, filter in enumerate(dict.fromkeys(rule.filter for rule in self.rules.retained), start=1):
-            clients.subscribe(session, sid, filter)
+            clients.add_subscription(session, sid, filter)
+        clients.after_call()
 
     def _failed(self, failed: LogFailed) -> None:
         self._damaged = self._damaged or failed.reason is LogGap.DAMAGED

@@ -38,6 +38,7 @@ class TestOpening:
             (upgrade_request("/v1/ws?filter=a", "mesh.v1.json"), 400, "MESH-E010"),
             (upgrade_request("/v1/events?filter=%23/a", "cloudevents.json"), 400, "MESH-E002"),
             (upgrade_request("/v1/events?filter=a&durable=true", "cloudevents.json"), 501, "MESH-E009"),
+            (upgrade_request("/v1/events?filter=a&from=10m", "cloudevents.json"), 501, "MESH-E009"),
             (upgrade_request("/v1/events/t", "cloudevents.json"), 405, "MESH-E024"),
         ],
     )
