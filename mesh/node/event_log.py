@@ -311,7 +311,9 @@ class EventLog:
     def gaps(self) -> tuple[Gap, ...]:
         """All that are known, also those that are not noted yet, and the one that is open."""
         noted = self._engine.gaps if self._engine is not None else ()
-        return (*noted, *self._unnoted, *((self._gap,) if self._gap is not None else ()))
+        # While one is being noted it is in both.
+        known = dict.fromkeys((*noted, *self._unnoted))
+        return (*known, *((self._gap,) if self._gap is not None else ()))
 
     async def find(self, mesh_id: MeshId) -> int | None:
         """The position of an event that is kept. Raises: LogFailed."""

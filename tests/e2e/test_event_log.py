@@ -207,6 +207,14 @@ async def test_a_node_that_was_killed_has_what_was_written(tmp_path: Path) -> No
         again = await replayed(b, "10m")
         assert numbers(again.events) == list(range(500))
         assert [name for name, _, _ in again.told] == ["gap", "live"]
+        shown = await trio.run_process(
+            [MESH, "log", "list", "--node", f"http://{b.admin}"], capture_stdout=True
+        )
+        head, row = shown.stdout.decode().splitlines()
+        assert head.split()[:3] == ["NODE", "FILTERS", "EVENTS"]
+        assert row.split()[:2] == ["b-1", "orders/#"]
+        assert " ok " in row
+        assert " stopped " in row
         await sees_regions(a, "b")
         await publish_when_wanted(a)
         await publish_many(a, [("orders/eu", "")] * 10)
