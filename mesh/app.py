@@ -42,11 +42,13 @@ from mesh.net.supervise import Crashes
 from mesh.net.transport import Transport
 from mesh.node.dialler import Target
 from mesh.node.discovery import Discovery
+from mesh.node.event_log import EventLog
 from mesh.node.runner import Node
 from mesh.node.settings import NodeSettings
 from mesh.protocols.serve import EventsPort
 from mesh.reload import changes_of
 from mesh.store.epoch import DataFolder, claim, next_epoch, node_id
+from mesh.store.eventlog import EventLogEngine
 from mesh.store.flusher import Flusher
 from mesh.store.journal import Journal
 from mesh.store.kept import JournalStore
@@ -285,6 +287,24 @@ async def _told_address(config: Config, listeners: dict[str, Listener], backend:
     return await told_address(listeners["link"].address, towards)
 
 
+def _event_log(config: Config, node: Node) -> EventLog | None:
+    """The node's event log; None where nothing is kept. The engine is imported only where it is used."""
+    rules = TopicRules(config.topics)
+    if not rules.retained:
+        return None
+    from mesh.store.eventlog_sqlite import SqliteLog, set_aside
+
+    folder = data_folder(config)
+
+    def open_engine(aside: bool) -> EventLogEngine:
+        if aside:
+            set_aside(folder)
+        return SqliteLog(folder)
+
+    node.clients.log = EventLog(node, rules, open_engine)
+    return node.clients.log
+
+
 async def _serve(
     config: Config, node: Node, listeners: dict[str, Listener], again: Again | None, journal: Journal
 ) -> None:
@@ -302,6 +322,9 @@ async def _serve(
             nursery.start_soon(node.dialler.keep, target, name=f"seed {seed}")
         nursery.start_soon(keep_bridges, node, _plans(config), discovery.directory, name="bridges")
         nursery.start_soon(discovery.run, name="discovery")
+        event_log = _event_log(config, node)
+        if event_log is not None:
+            await nursery.start(event_log.run)
         flusher = Flusher(journal, lambda _: node.stored(), lambda state: _journal_state(node, state))
         nursery.start_soon(flusher.run, name="journal")
         await _open_ports(config, node, listeners, nursery)
@@ -311,6 +334,8 @@ async def _serve(
         finally:
             with trio.CancelScope(shield=True):
                 await discovery.leave()
+                if event_log is not None:
+                    await event_log.stop()
             node.inspection.close()
         nursery.cancel_scope.cancel()
 

@@ -40,6 +40,7 @@ __all__ = [
     "Subscription",
 ]
 
+GAPS: Final = 100
 QUEUED_EVENTS: Final = 1_000  # of one subscription; also the credit it adds to the connection's
 
 
@@ -58,11 +59,14 @@ class Subscription:
     """Events of one filter, in order: an async iterator, and an async context manager that unsubscribes.
 
     lost: events dropped here because they were not read in time. receipt: where the interest is installed, if `wait` asked.
+    live: set when the last replayed event is in the queue. gaps: where the node's log had no events, the latest GAPS of them.
     """
 
     def __init__(self, client: Client, sid: int, op: dict[str, Any]) -> None:
         self.lost = 0
         self.receipt: Mapping[str, Any] = {}
+        self.live = trio.Event()
+        self.gaps: list[Mapping[str, str | None]] = []
         self._client = client
         self.sid = sid
         self.op = op
@@ -103,11 +107,21 @@ class Subscription:
     def put(self, delivery: Delivery) -> Delivery | None:
         """Queue it; returns the oldest one where there was no room."""
         self._queue.append(delivery)
+        if "from" in self.op:
+            self.op["from"] = delivery.mesh_id
         self._arrived.set()
         if len(self._queue) <= QUEUED_EVENTS:
             return None
         self.lost += 1
         return self._queue.popleft()
+
+    def tell(self, answer: Answer) -> None:
+        """Something of the replay that the node said behind what it sent so far."""
+        if answer.op == "live":
+            self.live.set()
+        else:
+            self.gaps.append({"reason": answer.reason, "since": answer.since, "until": answer.until})
+            del self.gaps[:-GAPS]
 
     def end(self, failure: MeshError | None) -> None:
         """Nothing more comes; a failure is raised behind what was received."""
@@ -216,7 +230,7 @@ class Client:
                 entry["local"],
                 tuple(entry.get("reasons", ())),
             )
-            for entry in answer.events
+            for entry in _entries(answer)
         ]
 
     async def subscribe(
@@ -227,13 +241,20 @@ class Client:
         wait: str = "",
         regions: Sequence[str] = (),
         wait_timeout_s: float = 5.0,
+        since: str = "",
     ) -> Subscription:
         """Subscribe; with `wait` ("node", "region", "mesh") or `regions` it returns when the receipt is there, complete or not.
 
-        After a lost connection the subscription is made again, without waiting. Raises: CallRefused; ConnectionLost.
+        since: begin in the node's event log: "10m" ago, at an RFC 3339 time, or behind a mesh_id. `Subscription.live` is set
+        when the replay is over. After a lost connection the subscription is made again, without waiting; with `since` it goes
+        on behind the last event that it got. Raises: CallRefused; ConnectionLost.
         """
         sid = next(self._sids)
-        op = {"op": "subscribe", "sid": sid, "filter": filter} | _given(group=group)
+        op = (
+            {"op": "subscribe", "sid": sid, "filter": filter}
+            | _given(group=group)
+            | _given(**{"from": since})
+        )
         subscription = Subscription(self, sid, op)
         waiting = _given(wait=wait, regions=list(regions))
         if waiting:
@@ -292,6 +313,11 @@ class Client:
             return  # the next connection tries again
 
     async def _deliver(self, answer: Answer) -> None:
+        if answer.op != "event":
+            subscription = self._subscriptions.get(answer.sid)
+            if subscription is not None:
+                subscription.tell(answer)
+            return
         delivery = Delivery(
             answer.topic,
             bytes(answer.event),
@@ -301,6 +327,7 @@ class Client:
             answer.reply_to,
             answer.correlation,
             self._connection.number,
+            bool(answer.replayed),
         )
         put = False
         for sid in answer.sids:
@@ -325,6 +352,10 @@ class Client:
                 await self._connection.call({"op": "unsubscribe", "sid": sid})
             except MeshError:
                 return  # gone with its connection
+
+
+def _entries(answer: Answer) -> list[dict[str, Any]]:
+    return answer.events if isinstance(answer.events, list) else []
 
 
 def _given(**fields: Any) -> dict[str, Any]:

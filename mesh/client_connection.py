@@ -56,10 +56,14 @@ class Answer(msgspec.Struct, gc=False):
     mesh_id: str = ""
     path: list[str] = []
     redelivered: bool = False
+    replayed: bool | int = False
+    reason: str = ""
+    since: str | None = None
+    until: str | None = None
     reply_to: str = ""
     correlation: str = ""
     event: msgspec.Raw = msgspec.Raw(b"")
-    events: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] | int | None = []
     problem: dict[str, Any] = {}
     installed: list[str] = []
     missing: list[dict[str, str]] = []
@@ -84,7 +88,7 @@ class ClientConnection:
     """Keeps a connection to one of several addresses.
 
     Args:
-        deliver: called with each `event` op, in order. resume: called with a nursery of the connection whenever one was made;
+        deliver: called with each `event`, `live` and `gap` op, in order. resume: called with a nursery of the connection whenever one was made;
             returns the credit it begins with. timeout_s: for connecting, and for a call made while there is no connection.
     """
 
@@ -263,7 +267,7 @@ class ClientConnection:
                     raise
                 await trio.sleep_forever()  # `close` is still waiting for the node's close frame
             answer = _decode(text)
-            if answer.op == "event":
+            if answer.op in ("event", "live", "gap"):
                 await self._deliver(answer)
             elif answer.op == "receipt":
                 self._settle(self._receipts.get(answer.sid), answer)

@@ -107,6 +107,7 @@ class Delivery:
     """An event that a subscription got, or the reply to a request.
 
     raw: the structured CloudEvent as it came. mesh_id: REGION/NODE/EPOCH/SEQ. path: regions it crossed, oldest first.
+    replayed: it comes from the node's event log.
     reply_to, correlation: of a request ("" else); `Client.reply` sends them back. connection: number of the connection
     it came on, for its credit; 0: nothing is granted for it.
     """
@@ -119,6 +120,7 @@ class Delivery:
     reply_to: str = ""
     correlation: str = ""
     connection: int = field(default=0, repr=False, compare=False)
+    replayed: bool = False
 
     @cached_property
     def event(self) -> Any:

@@ -46,6 +46,7 @@ COLLECTIONS: Final[dict[str, Collection]] = {
     "/v1/subscriptions": Collection(What.SUBSCRIPTIONS, "", ("filter", "group", "client", "region")),
     "/v1/config": Collection(What.CONFIG, "", ("key", "origin")),
     "/v1/version": Collection(What.VERSION, "", ()),
+    "/v1/log": Collection(What.LOG, "", ("state",)),
     "/v1/registry/status": Collection(What.REGISTRY, "", ("id", "kind", "state")),
     "/v1/registry/entries": Collection(What.REGISTRY_ENTRIES, "", ("id", "kind", "region", "reason")),
     "/v1/registry/diff": Collection(What.REGISTRY_DIFF, "", ("id", "kind", "verdict", "right")),

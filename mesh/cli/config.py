@@ -118,7 +118,7 @@ def _registry(config: Config) -> str:
 
 def reference_lines() -> list[str]:
     """The reference of all keys in docs/operating.md, word for word."""
-    from mesh.keys import KEYS
+    from mesh.keys import KEYS, LISTS
 
     about = _limits_explained()
     lines: list[str] = []
@@ -130,7 +130,7 @@ def reference_lines() -> list[str]:
             continue
         if key.table != table:
             table = key.table
-            heading = f"[[{table}]]" if table == "bridge" else f"[{table}]"
+            heading = f"[[{table}]]" if table in LISTS else f"[{table}]"
             lines += ["", f"### `{heading}`", "", "| key | form | default | |", "|---|---|---|---|"]
         default = "needed" if key.needed else f"`{key.default_text()}`" if key.default is not None else "-"
         lines.append(f"| `{key.last}` | {key.form.says} | {default} | {key.about or about[key.last]} |")

@@ -52,6 +52,7 @@ SECTIONS: Final[tuple[tuple[str, tuple[Command, ...]], ...]] = (
             Command("routes", "routes to other regions, and why", ("list", "show", "watch")),
             Command("subs", "who is subscribed to what", ("list",)),
             Command("journal", "what a node on this machine keeps on its disk", ("list", "verify", "show")),
+            Command("log", "what nodes keep for replays", ("list",)),
             Command("registry", "what the registry says, and what gossip says", ("status", "list", "diff")),
         ),
     ),

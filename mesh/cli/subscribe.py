@@ -1,7 +1,7 @@
 """`mesh subscribe`: print events as they arrive, with the regions they crossed and how long they took.
 
 Decides the line of an event, and that a lost connection is made again: what passed in between is not delivered (at most once),
-and the command says that it was away. Never decides what is delivered.
+and the command says that it was away; with --from it goes on behind the last event that it printed. Never decides what is delivered.
 Source: design page "What a person sees", Publishing and subscribing (SSE).
 """
 
@@ -23,7 +23,7 @@ from mesh.model.errors import ERRORS, MeshError
 EXAMPLES: Final = (
     "mesh subscribe 'orders/#'",
     "mesh subscribe 'orders/+/created' --group billing --wait mesh",
-    "mesh subscribe 'orders/#' --wait mesh --regions us,ap -n 10 -o json",
+    "mesh subscribe 'orders/#' --from 10m -o json",
 )
 RETRY_FIRST_S, RETRY_MOST_S = 0.2, 2.0
 _LOST: Final = frozenset({"MESH-A002", "MESH-A012", "MESH-A016"})
@@ -46,6 +46,12 @@ def build(parser: Parser) -> None:
         "--regions", metavar="A,B", help="with --wait mesh: these regions and no others are demanded"
     )
     parser.add_argument("--wait-timeout", type=duration, default=5.0, metavar="DURATION", help="default 5s")
+    parser.add_argument(
+        "--from",
+        dest="since",
+        metavar="10m|TIME|MESH_ID",
+        help="replay the node's event log from there first: so long ago, a time, or behind an event",
+    )
     parser.add_argument("-n", "--count", type=int, metavar="COUNT", help="stop after so many events")
     parser.add_argument(
         "--for",
@@ -78,6 +84,8 @@ class _Subscription:
         self._args = args
         self._options = options
         self._seen = 0
+        self._last_id = ""
+        """Where a replay goes on when the connection was lost."""
         self._ends = time.monotonic() + args.for_s if args.for_s else None
 
     def run(self) -> int:
@@ -98,7 +106,8 @@ class _Subscription:
                         raise
                 elif not away:
                     away = True
-                    self._say(f"{error.what}: dialling again; what passes meanwhile is not delivered here")
+                    meanwhile = "is replayed" if self._args.since else "is not delivered here"
+                    self._say(f"{error.what}: dialling again; what passes meanwhile {meanwhile}")
             if self._is_over():
                 return 1 if self._args.count is not None else 0
             time.sleep(retry_s)
@@ -119,6 +128,8 @@ class _Subscription:
             patience_s = args.wait_timeout
         if args.regions:
             params.append(("regions", args.regions))
+        if args.since:
+            params.append(("from", self._last_id or args.since))
         with Node(self._options.events, self._options.timeout_s) as node:
             yield from node.stream("/v1/events", params, patience_s=patience_s, ends=self._ends)
 
@@ -131,7 +142,10 @@ class _Subscription:
             self._tell_receipt(told)
         elif event.event == "event":
             self._seen += 1
+            self._last_id = event.id
             self._print(event.id, told)
+        elif event.event in ("live", "gap"):
+            self._tell_replay(event.event, told)
         elif event.event == "closing":
             self._say(f"the node closes the stream: {told.get('reason')}")
 
@@ -139,6 +153,11 @@ class _Subscription:
         if self._options.output == "json":
             write_lines([json_line({"subscribed": receipt})])
         self._say(receipt_line(", ".join(self._args.filter), receipt))
+
+    def _tell_replay(self, name: str, told: Mapping[str, Any]) -> None:
+        if self._options.output == "json":
+            write_lines([json_line({name: told})])
+        self._say(replay_line(name, told))
 
     def _print(self, mesh_id: str, told: Mapping[str, Any]) -> None:
         match self._options.output:
@@ -173,6 +192,16 @@ def receipt_line(filters: str, receipt: Mapping[str, Any]) -> str:
     if missing:
         line += "; missing: " + ", ".join(f"{entry['region']} ({hyphens(entry['why'])})" for entry in missing)
     return line
+
+
+def replay_line(name: str, told: Mapping[str, Any]) -> str:
+    """ "live: 2000 events were replayed", or "gap: events are missing here, TIME to TIME (stopped)"."""
+    if name == "live":
+        return f"live: {told.get('replayed')} events were replayed"
+    missing = "events" if told.get("events") is None else f"{told['events']} events"
+    times = [str(told[end]) for end in ("since", "until") if told.get(end)]
+    span = f", {' to '.join(times)}" if times else ""
+    return f"gap: {missing} are missing here{span} ({hyphens(told.get('reason'))})"
 
 
 def event_line(told: Mapping[str, Any], now: datetime, *, color: bool) -> str:

@@ -228,6 +228,18 @@ _EVENTS: Final[tuple[ErrorCode, ...]] = (
               "Wait for some to end; [limits] pending_requests is the bound.", status=503),
     ErrorCode("MESH-E031", "an HTTP request that cannot be read",
               "Correct the request; the detail names the line or header.", status=400),
+    ErrorCode("MESH-E032", "this node does not keep these events",
+              'Write [[topic]] filter = "F", retain = "24h" into this node\'s configuration, with a filter F that covers yours, '
+              "or connect to a node that has it; each node replays its own log.", status=404),
+    ErrorCode("MESH-E033", "the event to continue after is not in this node's log",
+              "Continue after the oldest event that is kept (the detail names it), or from a time; longer retain in [[topic]] "
+              "keeps more.", status=410),
+    ErrorCode("MESH-E034", "a queue group cannot be replayed",
+              "Leave out either the group or from: a group's members share what comes, nobody of them gets all of it.", status=400),
+    ErrorCode("MESH-E035", "the event log cannot be read now",
+              "Look at the node's log and its disk; it goes on without, and tries again by itself.", status=503),
+    ErrorCode("MESH-E036", "too many replays are under way",
+              "Wait for one to become live; [limits] replays is the bound.", status=503),
     ErrorCode("MESH-E040", "there is no such durable client",
               "Look at 'mesh subs list' or GET /v1/clients; connecting with durable=true makes it.", status=404),
     ErrorCode("MESH-E041", "the durable client's home is down",

@@ -7,7 +7,7 @@ Source: CloudEvents 1.0.2, HTTP binding section 3 (content modes); design page "
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 
@@ -50,13 +50,38 @@ class NewEvent(NamedTuple):
     data: bytes
 
 
+class Logged(NamedTuple):
+    """One event as an event log keeps it.
+
+    position: its place in this node's log, from 1; an event that this node's sessions got later has a higher one. received_ms:
+    wall clock, milliseconds since 1970; never below that of the event before. expires_ms: when it need not be kept any longer.
+    origin, path: as of its Delivery. event: without deadline and `extra`: who reads it later replies to nobody.
+    """
+
+    position: int
+    received_ms: int
+    expires_ms: int
+    origin: tuple[str, str, int]
+    path: tuple[str, ...]
+    event: Event
+
+
+class Told(NamedTuple):
+    """What a replay says between events. name: "live" (what follows was not replayed) or "gap" (events are missing here).
+    fields: what it says, by name."""
+
+    name: str
+    fields: Mapping[str, object]
+
+
 class Delivery(NamedTuple):
     """Events that came one way for the same subscriptions of one client session. Sessions share the events.
 
     events: in order, never changed. sids: the session's own numbers of the subscriptions that matched (a queue-group delivery has
     exactly one). origin: (region, node, epoch): with an event's seq its mesh_id. path: regions crossed, oldest first, without this
     one. size_bytes: what they count for in a queue (`queue_bytes`). deliveries: 0, or, for events that wait for the client's
-    acknowledgement, how often they were sent, this time included.
+    acknowledgement, how often they were sent, this time included. replayed: they come from an event log. told: there are no
+    events; it says something of the replay between them.
     """
 
     events: Sequence[Event]
@@ -66,6 +91,8 @@ class Delivery(NamedTuple):
     redelivered: bool
     size_bytes: int
     deliveries: int = 0
+    replayed: bool = False
+    told: Told | None = None
 
 
 QUEUE_OVERHEAD_BYTES: Final = 200

@@ -69,6 +69,9 @@ class Limits:
     session_queue_events: int = 10_000  # a client's unsent events; full: oldest dropped, slow_consumer
     session_queue_bytes: int = 16 << 20  # the same in bytes
     session_subscriptions: int = 10_000  # of one client connection; more: refused
+    log_bytes: int = 1 << 30  # of the event log; over it its oldest events go, whatever their age
+    log_pending_bytes: int = 16 << 20  # of events that wait for the log's disk; full: newer ones are a gap
+    replays: int = 256  # replays from the event log under way; more: 503
     pending_requests: int = 10_000  # requests of this node's clients that wait for a reply; more: 503
     request_wait_s: float = 300.0  # longest a request or a receipt may wait
     # the journal

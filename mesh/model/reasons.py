@@ -43,6 +43,8 @@ class Drop(StrEnum):
     UNKNOWN_INBOX = "unknown_inbox"
     """A reply whose requester is gone or timed out."""
     SHUTDOWN = "shutdown"
+    NOT_LOGGED = "not_logged"
+    """A retained event that the event log could not keep: its disk failed or was too slow. Sessions got it all the same."""
     CLIENT_AWAY = "client_away"
     """At-most-once, for a durable client that is not connected: only at-least-once events are kept for it."""
     CLIENT_REMOVED = "client_removed"
@@ -90,6 +92,22 @@ class Refuse(StrEnum):
     """It did not say in time that it has the batch."""
     SPOOL_FULL = "spool_full"
     """What waits under its topic's rule is as much as the rule allows, and the rule says block."""
+
+
+class LogGap(StrEnum):
+    """Why events are missing in a node's event log between two that are there."""
+
+    STOPPED = "stopped"
+    """The node was not running."""
+    NO_SPACE = "no_space"
+    READ_ONLY = "read_only"
+    IO_ERROR = "io_error"
+    OVERRUN = "overrun"
+    """Events came faster than the disk took them."""
+    DAMAGED = "damaged"
+    """The file was damaged: it was set aside, and a new one begun."""
+    TRIMMED = "trimmed"
+    """They grew too old, or the log too large, before a slow replay had read them."""
 
 
 class NotDelivered(StrEnum):

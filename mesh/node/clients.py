@@ -26,7 +26,9 @@ from mesh.model.ids import BadName, MeshId, NodeKey, SessionId, Version
 from mesh.model.reasons import Close, Drop, NotDelivered, Refuse
 from mesh.model.topic import TopicError, check_filter, check_group, parse_share
 from mesh.model.topic_rules import Level
+from mesh.node.event_log import EventLog
 from mesh.node.receivers import NodeReceivers
+from mesh.node.replays import ReplayRun, read_start
 from mesh.node.service import (
     AckLevel,
     Answer,
@@ -91,6 +93,10 @@ class Clients:
         self._receipts = trio.Event()
         self._tolds: dict[Outcome, Outcome] = {}
         self._moved = trio.lowlevel.ParkingLot()
+        self.log: EventLog | None = None
+        """Set by mesh.app when [[topic]] retain keeps anything."""
+        self._replays: dict[tuple[int, int], ReplayRun] = {}
+        """Subscriptions that are not live yet, by (session, sid)."""
 
     @property
     def key(self) -> NodeKey:
@@ -105,6 +111,10 @@ class Clients:
     def open_session(self, sink: Sink, *, protocol: str, name: str) -> SessionId:
         """See Service. Raises RefusedError when the node drains or has too many clients."""
         self.check_room()
+        return self.open_own(sink, protocol=protocol, name=name)
+
+    def open_own(self, sink: Sink, *, protocol: str, name: str) -> SessionId:
+        """A session of the node itself: no limit keeps it out."""
         self._next += 1
         since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         self.sessions[self._next] = Session(sink, protocol, name, since, trio.current_time())
@@ -119,7 +129,11 @@ class Clients:
 
     def close_session(self, session: SessionId, reason: Close) -> None:
         """See Service."""
-        if self.sessions.pop(session, None) is not None and not self.receivers.closed(session):
+        if self.sessions.pop(session, None) is None:
+            return
+        for replay in [run for (number, _), run in self._replays.items() if number == session]:
+            replay.cancel()
+        if not self.receivers.closed(session):
             self._machine.drop_session(session, trio.current_time())
             self._node.after_call()
 
@@ -268,37 +282,85 @@ class Clients:
 
     def subscribe(self, session: SessionId, sid: int, filter: str, group: str = "") -> None:
         """See Service."""
-        self._check_draining()
-        limits = self._node.settings.limits
-        if session not in self.sessions:
-            raise RefusedError("MESH-E011", "this session is closed", status=400)
+        self._check_session(session)
+        group, filter = _checked(filter, group)
         number = self.receivers.number_of(session)
-        try:
-            if filter.startswith("$share/"):
-                shared, filter = parse_share(filter)
-                if group and shared and shared != group:
-                    raise RefusedError("MESH-E002", f"group {group!r} and $share group {shared!r} differ")
-                group = shared or group
-            check_filter(filter)
-            if group:
-                check_group(group)
-        except TopicError as error:
-            raise RefusedError("MESH-E002", str(error)) from None
         held = self._machine.subscriptions.of_session(number)
         if number < 0 and held.get(sid) == ((group, filter) if group else filter):
             return  # a durable client says again what is kept of it
-        if len(held) >= limits.session_subscriptions:
-            raise RefusedError(
-                "MESH-E018", f"one client may have {limits.session_subscriptions} subscriptions", status=429
-            )
+        self._check_sid(session, sid)
+        self.add_subscription(session, sid, filter, group)
+        self._node.after_call()
+
+    def add_subscription(self, session: SessionId, sid: int, filter: str, group: str = "") -> None:
+        """As subscribe, for what was checked; the caller calls `after_call`. Raises: RefusedError."""
+        number = self.receivers.number_of(session)
         try:
             self._machine.subscribe(number, sid, filter, group, trio.current_time())
         except ValueError as error:
             raise RefusedError("MESH-E019", str(error), status=409) from None
+
+    def _check_session(self, session: SessionId) -> None:
+        self._check_draining()
+        if session not in self.sessions:
+            raise RefusedError("MESH-E011", "this session is closed", status=400)
+
+    def _check_sid(self, session: SessionId, sid: int) -> None:
+        """Whether the session may have this subscription."""
+        limits = self._node.settings.limits
+        if len(self._machine.subscriptions.of_session(session)) >= limits.session_subscriptions:
+            raise RefusedError(
+                "MESH-E018", f"one client may have {limits.session_subscriptions} subscriptions", status=429
+            )
+        if (session, sid) in self._replays:
+            raise RefusedError("MESH-E019", f"sid {sid} is in use by a replay", status=409)
+
+    def replay(
+        self, session: SessionId, wanted: Sequence[tuple[int, str]], since: str, group: str = ""
+    ) -> ReplayRun:
+        """See Service."""
+        self._check_session(session)
+        checked: list[tuple[int, str]] = []
+        for sid, filter in wanted:
+            shared, filter = _checked(filter, group)
+            if shared:
+                raise RefusedError(
+                    "MESH-E034", f"group {shared!r} of filter {filter!r} cannot begin in the log"
+                )
+            self._check_sid(session, sid)
+            if sid in self._machine.subscriptions.of_session(session):
+                raise RefusedError("MESH-E019", f"session {session}: sid {sid} is in use", status=409)
+            if self.log is None or not self.log.rules.retains(filter):
+                kept = ", ".join(rule.filter for rule in self.log.rules.retained) if self.log else "nothing"
+                raise RefusedError(
+                    "MESH-E032", f"{filter}: {self.key} does not keep it (kept here: {kept})", status=404
+                )
+            checked.append((sid, filter))
+        assert self.log is not None, "wanted is not empty"
+        start = read_start(since, self.log.now_ms())
+        most = self._node.settings.limits.replays
+        if len(set(self._replays.values())) >= most:
+            raise RefusedError("MESH-E036", f"{most} replays are under way", status=503)
+        run = ReplayRun(self, self.log, session, tuple(checked), start)
+        self._replays |= {(session, sid): run for sid, _ in checked}
+        return run
+
+    def replay_ended(self, run: ReplayRun) -> None:
+        """Its subscriptions are live, or gone. Idempotent."""
+        for sid, _ in run.wanted:
+            if self._replays.get((run.session, sid)) is run:
+                del self._replays[run.session, sid]
+
+    def after_call(self) -> None:
+        """To be called after `add_subscription`."""
         self._node.after_call()
 
     def unsubscribe(self, session: SessionId, sid: int) -> None:
         """See Service."""
+        replay = self._replays.get((session, sid))
+        if replay is not None:
+            replay.cancel()
+            return
         try:
             self._machine.unsubscribe(self.receivers.number_of(session), sid, trio.current_time())
         except KeyError:
@@ -438,3 +500,19 @@ class Clients:
     def count_refusal(self, port: str, reason: str) -> None:
         """See Service."""
         self._node.count_refusal(port, reason)
+
+
+def _checked(filter: str, group: str) -> tuple[str, str]:
+    """(group, filter), both checked; a filter may be `$share/GROUP/FILTER`. Raises: RefusedError."""
+    try:
+        if filter.startswith("$share/"):
+            shared, filter = parse_share(filter)
+            if group and shared and shared != group:
+                raise RefusedError("MESH-E002", f"group {group!r} and $share group {shared!r} differ")
+            group = shared or group
+        check_filter(filter)
+        if group:
+            check_group(group)
+    except TopicError as error:
+        raise RefusedError("MESH-E002", str(error)) from None
+    return group, filter

@@ -24,6 +24,9 @@ Items, by `What` (each also has `node`; ages in seconds; a field that does not a
   ignored`; of an ignored one id is its key, reason why, detail the beginning of its value.
 - registry_diff: `id kind region registry registry_age_s registry_epoch gossip gossip_age_s gossip_epoch verdict right detail`;
   registry `leased | absent | unknown | listed`, gossip a member's state or `unknown`, verdict a Verdict value, right a Right.
+- log: `filters events bytes oldest oldest_at newest newest_at waiting replays state gap gaps`; one item where [[topic]] retain keeps
+  anything: mesh_ids and times of its ends, waiting events that wait for the disk, replays under way, state `ok` or a LogGap
+  value, gap the latest one for a person, gaps all of them (`reason since until events`). Counts are up to 2 s old.
 
 Source: design page "What a person sees", section Admin API.
 """
@@ -59,6 +62,8 @@ class What(StrEnum):
     REGISTRY_ENTRIES = "registry_entries"
     REGISTRY_DIFF = "registry_diff"
     """What the registry and gossip say of each node of the region, and who is right."""
+    LOG = "log"
+    """The event log of a node that keeps one."""
 
 
 class MissingNode(NamedTuple):

@@ -101,6 +101,20 @@ class Sink(Protocol):
     def close(self, reason: Close, detail: str) -> None:
         """Tell the client and end the connection soon (drain, or the node stops)."""
 
+    async def room(self) -> None:
+        """Wait until little waits for the client, so that a replay may hand over more: it drops nothing, it waits. Returns
+        at once where the connection has ended."""
+
+
+class Replaying(Protocol):
+    """A subscription that begins in the node's event log. `find`, then `run`, in one task; both end with the subscription."""
+
+    async def find(self) -> None:
+        """Find where it begins. Raises: RefusedError; there is no subscription then."""
+
+    async def run(self) -> None:
+        """Hand over what the log holds, and make it an ordinary subscription; returns when it is, or has ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -232,6 +246,12 @@ class Service(Protocol):
     def subscribe(self, session: SessionId, sid: int, filter: str, group: str = "") -> None:
         """Add a subscription under the session's own number `sid`. `filter` may be `$share/GROUP/FILTER`. Raises RefusedError
         (bad filter, sid in use, too many)."""
+
+    def replay(
+        self, session: SessionId, wanted: Sequence[tuple[int, str]], since: str, group: str = ""
+    ) -> Replaying:
+        """Subscribe to (sid, filter) beginning in the event log. since: a duration back from now, an RFC 3339 time, or a mesh_id
+        after which to go on. Replayed events are marked; a `Told` "live" ends the replay. Raises: RefusedError."""
 
     def unsubscribe(self, session: SessionId, sid: int) -> None:
         """Remove it. Raises RefusedError if unknown."""

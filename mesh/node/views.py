@@ -46,6 +46,9 @@ class Views:
                 return self._subscriptions()
             case What.VERSION:
                 return [self._version()]
+            case What.LOG:
+                kept = self._node.clients.log
+                return [{"node": self._node.key.node, **kept.item()}] if kept is not None else []
             case What.CONFIG:
                 raise ValueError("the configuration is kept by mesh.app")
             case What.REGISTRY | What.REGISTRY_ENTRIES | What.REGISTRY_DIFF:

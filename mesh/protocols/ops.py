@@ -36,6 +36,7 @@ class Subscribe(_Op, tag="subscribe"):
     wait: Wait | None = None
     regions: list[str] = []
     wait_timeout: Seconds = 5.0
+    since: str = msgspec.field(default="", name="from")
 
 
 class Unsubscribe(_Op, tag="unsubscribe"):
@@ -86,7 +87,7 @@ class Nack(_Op, tag="nack"):
 Op = Subscribe | Unsubscribe | Publish | Request | Reply | Credit | Ping | Ack | Nack
 _KINDS: Final = (Subscribe, Unsubscribe, Publish, Request, Reply, Credit, Ping, Ack, Nack)
 OPS: Final[dict[str, tuple[str, ...]]] = {
-    str(kind.__struct_config__.tag): ("op", *kind.__struct_fields__) for kind in _KINDS
+    str(kind.__struct_config__.tag): ("op", *kind.__struct_encode_fields__) for kind in _KINDS
 }
 """Every op and its fields, for spelling proposals and the docs."""
 _decode: Final = msgspec.json.Decoder(Op).decode

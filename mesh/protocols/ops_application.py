@@ -20,7 +20,7 @@ from mesh.model.event import Delivery
 from mesh.model.ids import MeshId, SessionId
 from mesh.model.limits import Limits
 from mesh.model.topic_rules import Level
-from mesh.node.service import AckLevel, Kept, RefusedError, Service, Wait
+from mesh.node.service import AckLevel, Kept, RefusedError, Replaying, Service, Wait
 from mesh.protocols.ops import (
     SID_MAX,
     Ack,
@@ -243,12 +243,30 @@ class OpsApplication:
         timeout_s = check_duration_s("wait_timeout", op.wait_timeout, self._limits.request_wait_s)
         regions = check_regions(op.regions)
         waits = op.wait is not None or bool(regions)
-        if waits:
+        if waits or op.since:
             self._check_room()
+        if op.since:
+            replaying = self._service.replay(self._number, [(op.sid, op.filter)], op.since, op.group)
+            self._start_waiting(self._replay, op, replaying, regions, timeout_s)
+            return
         self._service.subscribe(self._number, op.sid, op.filter, op.group)
         self._ok(op.id, {"sid": op.sid})
         if waits:
             self._start_waiting(self._send_receipt, op, regions, timeout_s)
+
+    async def _replay(
+        self, op: Subscribe, replaying: Replaying, regions: Sequence[str], timeout_s: float
+    ) -> None:
+        """Answered when its beginning was found: ops behind it may be answered before."""
+        try:
+            await replaying.find()
+        except RefusedError as refused:
+            self._refuse(op.id, refused)
+            return
+        self._ok(op.id, {"sid": op.sid})
+        if op.wait is not None or regions:
+            self._start_waiting(self._send_receipt, op, regions, timeout_s)
+        await replaying.run()
 
     async def _send_receipt(self, op: Subscribe, regions: Sequence[str], timeout_s: float) -> None:
         wait = op.wait or Wait.MESH

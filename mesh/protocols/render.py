@@ -27,6 +27,7 @@ _KEPT_BYTES: Final = 4 << 20
 _Form = TypeVar("_Form")
 
 _EVENT: Final = b'"event":'
+_REPLAYED: Final = b'"replayed":true,'
 
 _encode_json = msgspec.json.encode
 
@@ -81,6 +82,8 @@ class _Heads:
         way: tuple[object, ...] = delivery[1:5]
         if delivery.redelivered:
             way = (*way, delivery.deliveries)
+        if delivery.replayed:
+            way = (*way, True)
         heads = self._by_way.get(way)
         if heads is None:
             heads = self._by_way[way] = {}
@@ -145,6 +148,9 @@ class Renderer:
             return b"".join(map(render, deliveries))
         rendered: list[bytes] = []
         for delivery in deliveries:
+            if delivery.replayed:  # each replay reads its own copy: nobody shares it
+                rendered.append(render(delivery))
+                continue
             sids = delivery.sids if form == "ops" else None
             found = forms.get(delivery, sids)
             if found is None:
@@ -154,6 +160,8 @@ class Renderer:
         return b"".join(rendered)
 
     def _sse_form(self, delivery: Delivery) -> bytes:
+        if delivery.told is not None:
+            return sse_event(delivery.told.name.encode(), _encode_json(delivery.told.fields))
         heads = self._sse_heads.way(delivery)
         parts: list[bytes] = []
         for event, text in zip(delivery.events, self._texts_of(delivery), strict=True):
@@ -171,6 +179,9 @@ class Renderer:
         return b"".join([text_frame(text) for text in self._texts_of(delivery) if text])
 
     def _op_form(self, delivery: Delivery) -> bytes:
+        if delivery.told is not None:
+            told = {"op": delivery.told.name, "sid": delivery.sids[0], **delivery.told.fields}
+            return text_frame(_encode_json(told))
         heads = self._op_heads.way(delivery)
         parts: list[bytes] = []
         for (seq, topic, _, _, extra, _, _), text in zip(
@@ -190,7 +201,7 @@ class Renderer:
     def _texts_of(self, delivery: Delivery) -> list[bytes]:
         """Each event in the JSON format; b"" for one that would break the frame of whoever reads it. Kept where somebody else
         may ask: converting costs more than all else."""
-        shared = sum(self._readers.values()) != 1
+        shared = sum(self._readers.values()) != 1 and not delivery.replayed
         texts = self._texts.get(delivery, None) if shared else None
         if texts is None:
             texts = [self._text(event) for event in delivery.events]
@@ -234,14 +245,26 @@ def _op_head(delivery: Delivery, topic: str) -> _Head:
     return (
         b'{"op":"event","sids":%b,"topic":%b,"mesh_id":"%b'
         % (_json_of(delivery.sids), _json_of(topic), _origin_text(delivery.origin)),
-        b'","path":%b,%b%b' % (_json_of(delivery.path), _repeats(delivery), _EVENT),
+        b'","path":%b,%b%b%b'
+        % (
+            _json_of(delivery.path),
+            _repeats(delivery),
+            _REPLAYED if delivery.replayed else b"",
+            _EVENT,
+        ),
     )
 
 
 def _sse_head(delivery: Delivery, topic: str) -> _Head:
     return (
         b"event: event\nid: %b" % _origin_text(delivery.origin),
-        b'\ndata: {"topic":%b,"path":%b,%b' % (_json_of(topic), _json_of(delivery.path), _repeats(delivery)),
+        b'\ndata: {"topic":%b,"path":%b,%b%b'
+        % (
+            _json_of(topic),
+            _json_of(delivery.path),
+            _repeats(delivery),
+            _REPLAYED if delivery.replayed else b"",
+        ),
     )
 
 

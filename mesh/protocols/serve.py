@@ -136,12 +136,13 @@ class EventsPort:
 
     async def _cloudevents_socket(self, request: Request, connection: Connection) -> None:
         wish = read_wish(request.query, self._limits, filter_needed=False)
-        if wish.receiving.durable:
-            raise Problem(
-                "MESH-E009",
-                f"durable= is not built yet for {cloudevents_socket.SUBPROTOCOL}",
-                where="durable",
-            )
+        for name, asked in (("durable", wish.receiving.durable), ("from", bool(wish.since))):
+            if asked:
+                raise Problem(
+                    "MESH-E009",
+                    f"{name}= is not built yet for {cloudevents_socket.SUBPROTOCOL}",
+                    where=name,
+                )
         _check_opening(request, cloudevents_socket.SUBPROTOCOL)
         session = ClientSession(self._limits, self._service.count_drop)
         name = wish.receiving.client or connection.remote

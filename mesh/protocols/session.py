@@ -24,6 +24,8 @@ _ANSWERS_BYTES: Final = 1 << 20  # answers waiting beyond this: the client's nex
 _BUSY_S: Final = 0.0005  # deliveries closer together than this share a write
 TAKE_EVENTS: Final = 512  # what one write carries at most: what still waits can still be dropped
 TAKE_BYTES: Final = 256 * 1024
+AHEAD_EVENTS: Final = 1_024  # a replay hands over more when less than this waits
+AHEAD_BYTES: Final = 512 * 1024
 
 
 class Goodbye(NamedTuple):
@@ -87,6 +89,7 @@ class ClientSession:
         self._ended = False
         self._work = trio.Event()
         self._answers_taken = trio.Event()
+        self._events_taken: trio.Event | None = None  # a replay waits for room
         self._taken = 0
         self._dropped = 0
 
@@ -130,19 +133,28 @@ class ClientSession:
             self._sending.deadline = min(self._sending.deadline, self._gone_by)
         self._work.set()
 
+    async def room(self) -> None:
+        """See Sink. Half of the session's own bounds at most."""
+        await trio.lowlevel.checkpoint()
+        events, size = min(AHEAD_EVENTS, self._most_events // 2), min(AHEAD_BYTES, self._most_bytes // 2)
+        while (self._events > events or self._bytes > size) and not self._ended:
+            if self._events_taken is None:
+                self._events_taken = trio.Event()
+            await self._events_taken.wait()
+
     def _drop_oldest(self) -> None:
         dropped = 0
-        owed: list[Delivery] = []
+        kept: list[Delivery] = []  # what is owed until it is acknowledged, and what a replay says, stay
         while self._queue:
-            if self._queue[0].deliveries:
-                owed.append(self._queue.popleft())
+            if self._queue[0].deliveries or self._queue[0].told is not None:
+                kept.append(self._queue.popleft())
                 continue
             over = self._over(self._queue[0])
             if not over:
                 break
             self._take_first(over)
             dropped += over
-        self._queue.extendleft(reversed(owed))
+        self._queue.extendleft(reversed(kept))
         self._dropped += dropped
         self._count_drop(Drop.SLOW_CONSUMER, dropped)
 
@@ -287,7 +299,13 @@ class ClientSession:
             owed = [delivery for delivery in taken if delivery.deliveries]
             if owed:
                 self.written(owed)
+        self._wake_replays()
         return taken
+
+    def _wake_replays(self) -> None:
+        if self._events_taken is not None:
+            self._events_taken.set()
+            self._events_taken = None
 
     def end(self) -> None:
         """The connection is gone: what waits is dropped as session_closed, and nothing more is taken in. Idempotent."""
@@ -295,6 +313,7 @@ class ClientSession:
         self._answers = []
         self._answer_bytes = 0
         self._forget_queue()
+        self._wake_replays()
         self._work.set()
         self._answers_taken.set()
 

@@ -1,6 +1,7 @@
 """Subscribing over Server-Sent Events: one GET, a receipt, then events for as long as the client reads.
 
-Decides the form of the stream: first `subscribed`, then `event` after `event`, a comment when nothing else was sent for
+Decides the form of the stream: first `subscribed`, then `event` after `event` (with `from`: `live` behind the replayed ones, and
+`gap` where events are missing), a comment when nothing else was sent for
 KEEP_ALIVE_S, and `closing` when the node ends it. Never decides what a client gets.
 Invariant: no event comes before the receipt. Source: WHATWG HTML section 9.2; design page "What a person sees".
 """
@@ -17,13 +18,20 @@ from mesh.model.reasons import Close
 from mesh.net.http import Connection
 from mesh.net.http_connection import Stream
 from mesh.net.http_request import Request
-from mesh.node.service import Resumed, Service
+from mesh.node.service import Replaying, Resumed, Service
 from mesh.protocols.home_proxy import proxied
 from mesh.protocols.problem import Problem
 from mesh.protocols.receiving import read_mesh_id, tell_written
 from mesh.protocols.render import Renderer, sse_event
 from mesh.protocols.session import ClientSession, Goodbye
-from mesh.protocols.subscribing import read_wish, receipt_object, resubscribe, subscribe
+from mesh.protocols.subscribing import (
+    Wish,
+    read_wish,
+    receipt_object,
+    replay,
+    resubscribe,
+    subscribe,
+)
 
 EVENT_STREAM: Final = "text/event-stream"
 KEEP_ALIVE_S: Final = 15.0
@@ -68,7 +76,14 @@ async def stream_events(
     tell_written(session, service.receivers, number)
     ended = Close.PEER_CLOSED
     try:
-        sids = subscribe(service, number, wish) if resumed is None else resubscribe(service, resumed, wish)
+        replaying: Replaying | None = None
+        if resumed is not None:
+            sids = resubscribe(service, resumed, wish)
+        elif wish.since:
+            sids, replaying = replay(service, number, _resumed(request, wish))
+            await replaying.find()
+        else:
+            sids = subscribe(service, number, wish)
 
         async def send_receipt() -> None:
             receipt = await service.wait_installed(number, sids, wish.wait, wish.regions, wish.wait_timeout_s)
@@ -80,6 +95,8 @@ async def stream_events(
 
         async with connection.stream(200, _HEADERS) as stream, trio.open_nursery() as nursery:
             nursery.start_soon(send_receipt, name="sse receipt")
+            if replaying is not None:
+                nursery.start_soon(replaying.run, name="sse replay")
             with renderer.reader("sse"):
                 ended = await _write(session, stream, renderer)
             nursery.cancel_scope.cancel()
@@ -89,6 +106,13 @@ async def stream_events(
         session.send_now = None
         session.end()
         service.close_session(number, ended)
+
+
+def _resumed(request: Request, wish: Wish) -> Wish:
+    """A client that was away asks for the same URL again, and says what it had last: that is where its replay goes on.
+    Source: WHATWG HTML section 9.2.4 (Last-Event-ID)."""
+    last = (request.header(b"last-event-id") or b"").decode("latin-1").strip()
+    return wish._replace(since=last) if last else wish
 
 
 async def _write(session: ClientSession, stream: Stream, renderer: Renderer) -> Close:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from mesh.model.ids import BadName, SessionId, check_name
 from mesh.model.limits import Limits
-from mesh.node.service import Receipt, Resumed, Service, Wait
+from mesh.node.service import Receipt, Replaying, Resumed, Service, Wait
 from mesh.protocols.parameters import Parameters
 from mesh.protocols.problem import Problem
 from mesh.protocols.receiving import RECEIVING, Receiving, read_receiving
@@ -21,12 +21,13 @@ from mesh.protocols.receiving import RECEIVING, Receiving, read_receiving
 WAIT_TIMEOUT_S: Final = 5.0
 NAMED_REGIONS: Final = 64
 """What one receipt may demand by name: it is looked at again whenever a table moves."""
-KNOWN: Final = ("filter", "group", "wait", "wait_timeout", "regions", *RECEIVING)
+KNOWN: Final = ("filter", "group", "wait", "wait_timeout", "regions", "from", *RECEIVING)
 _WAITS: Final = tuple(Wait)
 
 
 class Wish(NamedTuple):
-    """What a client wants to hear, and how far it must be installed before it is told so."""
+    """What a client wants to hear, and how far it must be installed before it is told so. since: where in the event log it
+    begins; "": with what comes."""
 
     filters: tuple[str, ...]
     group: str
@@ -34,6 +35,7 @@ class Wish(NamedTuple):
     regions: tuple[str, ...]
     wait_timeout_s: float
     receiving: Receiving
+    since: str = ""
 
 
 def read_wish(pairs: Sequence[tuple[str, str]], limits: Limits, *, filter_needed: bool = True) -> Wish:
@@ -48,7 +50,17 @@ def read_wish(pairs: Sequence[tuple[str, str]], limits: Limits, *, filter_needed
     if regions and "wait" not in parameters:
         wait = Wait.MESH  # naming regions asks for them
     timeout_s = parameters.duration_s("wait_timeout", WAIT_TIMEOUT_S, limits.request_wait_s)
-    return Wish(tuple(dict.fromkeys(filters)), parameters.text("group"), wait, regions, timeout_s, receiving)
+    since = parameters.text("from")
+    if "from" in parameters and not since:
+        raise Problem("MESH-E011", "from is empty: leave it out, or say where to begin", where="from")
+    if since and receiving.durable:
+        raise Problem(
+            "MESH-E011",
+            "a durable client has what it missed without from; leave one of both out",
+            where="from",
+        )
+    wanted = tuple(dict.fromkeys(filters))
+    return Wish(wanted, parameters.text("group"), wait, regions, timeout_s, receiving, since)
 
 
 def check_regions(names: Sequence[str]) -> tuple[str, ...]:
@@ -89,6 +101,12 @@ def resubscribe(service: Service, resumed: Resumed, wish: Wish) -> tuple[int, ..
             service.subscribe(resumed.session, sid, filter, wish.group)
             kept[filter, wish.group] = sid
     return tuple(sorted(kept.values()))
+
+
+def replay(service: Service, session: SessionId, wish: Wish) -> tuple[tuple[int, ...], Replaying]:
+    """As `subscribe`, beginning in the event log: what has to be found and run. Raises: RefusedError."""
+    sids = tuple(range(1, len(wish.filters) + 1))
+    return sids, service.replay(session, list(zip(sids, wish.filters, strict=True)), wish.since, wish.group)
 
 
 def receipt_object(receipt: Receipt) -> dict[str, object]:

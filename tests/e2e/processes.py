@@ -207,6 +207,8 @@ class Subscriber:
         self.events: list[dict[str, Any]] = []
         self.ids: list[str] = []
         self.closed = False
+        self.told: list[tuple[str, int, dict[str, Any]]] = []
+        """What a replay said: its name, how many events had come before it, and what."""
         self._changed = trio.Event()
 
     async def run(
@@ -264,6 +266,8 @@ class Subscriber:
         if fields.get("event") == "event":
             self.ids.append(fields["id"])
             self.events.append(json.loads(fields["data"]))
+        elif fields.get("event") in ("live", "gap"):
+            self.told.append((fields["event"], len(self.events), json.loads(fields["data"])))
         return False
 
     async def wait(self, count: int, timeout_s: float = 10.0) -> None:

@@ -137,10 +137,9 @@ class RawClient:
 
     # -- Server-Sent Events -----------------------------------------------------------------------------
 
-    async def subscribe(self, query: str) -> None:
-        await self.send(
-            f"GET /v1/events?{query} HTTP/1.1\r\nHost: t\r\nAccept: text/event-stream\r\n\r\n".encode()
-        )
+    async def subscribe(self, query: str, *headers: str) -> None:
+        lines = [f"GET /v1/events?{query} HTTP/1.1", "Host: t", "Accept: text/event-stream", *headers]
+        await self.send("\r\n".join([*lines, "", ""]).encode())
         head = await self.until(b"\r\n\r\n")
         assert b" 200 " in head, head + self.buffer
         assert b"text/event-stream" in head

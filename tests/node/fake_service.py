@@ -12,12 +12,15 @@ from collections.abc import Sequence
 import trio
 
 from mesh.core.handover import delivery
-from mesh.model.event import Delivery, Event, NewEvent
+from mesh.model.event import Delivery, Event, NewEvent, Told
 from mesh.model.ids import MeshId, NodeKey, SessionId
 from mesh.model.reasons import Close, Drop, NotDelivered
 from mesh.model.topic import TopicError, matches, parse_share
+from mesh.model.topic_rules import Level
 from mesh.node.service import (
+    AckLevel,
     Answer,
+    Kept,
     Missing,
     Outcome,
     Outcomes,
@@ -51,6 +54,8 @@ class FakeService:
         self.installed_changed = trio.Event()
         self.published: list[NewEvent] = []
         self.replied: list[tuple[str, str, NewEvent]] = []
+        self.kept: list[tuple[str, bytes]] = []
+        self.replaying: dict[tuple[SessionId, int], FakeReplay] = {}
         self.drops: Counter[str] = Counter()
         self.refusals: Counter[tuple[str, str]] = Counter()
         self.changed = trio.Event()
@@ -102,6 +107,15 @@ class FakeService:
             sink.close(Close.DRAINING, detail)
 
     # -- publish and subscribe --------------------------------------------------------------------------
+
+    def level(self, events: Sequence[NewEvent], asked: str) -> Level:
+        return Level(asked or "at-most-once")
+
+    def keep(self, events: Sequence[NewEvent], ack: AckLevel) -> Kept:
+        return Kept(self.publish(events), 1)
+
+    async def kept(self, kept: Kept, timeout_s: float) -> None:
+        await trio.lowlevel.checkpoint()
 
     def publish(self, events: Sequence[NewEvent]) -> Outcomes:
         if self.draining:
@@ -161,6 +175,19 @@ class FakeService:
             raise RefusedError("MESH-E002", str(error)) from None
         self.subscriptions[(session, sid)] = (group or shared, plain)
         self._notify()
+
+    def replay(
+        self, session: SessionId, wanted: Sequence[tuple[int, str]], since: str, group: str = ""
+    ) -> FakeReplay:
+        """`kept` is the log: (topic, data), numbered from 1; since is the number to go on behind, or anything for all."""
+        if group:
+            raise RefusedError("MESH-E034", f"group {group!r} cannot begin in the log")
+        for sid, _ in wanted:
+            if (session, sid) in self.subscriptions or (session, sid) in self.replaying:
+                raise RefusedError("MESH-E019", f"sid {sid} is in use on this connection", status=409)
+        replay = FakeReplay(self, session, list(wanted), since)
+        self.replaying |= {(session, sid): replay for sid, _ in wanted}
+        return replay
 
     def unsubscribe(self, session: SessionId, sid: int) -> None:
         if self.subscriptions.pop((session, sid), None) is None:
@@ -234,3 +261,53 @@ class FakeService:
     def count_refusal(self, port: str, reason: str) -> None:
         self.refusals[(port, reason)] += 1
         self._notify()
+
+
+class FakeReplay:
+    """What `FakeService.replay` hands out: one event a step, and room before each."""
+
+    def __init__(
+        self, service: FakeService, session: SessionId, wanted: list[tuple[int, str]], since: str
+    ) -> None:
+        self._service = service
+        self._session = session
+        self._wanted = wanted
+        self._since = since
+
+    async def find(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._since.startswith("gone"):
+            self._end()
+            raise RefusedError(
+                "MESH-E033", f"{self._since} is not in the log; the oldest one is 1", status=410
+            )
+
+    def _end(self) -> None:
+        for sid, _ in self._wanted:
+            self._service.replaying.pop((self._session, sid), None)
+
+    async def run(self) -> None:
+        service = self._service
+        sink = service.sinks[self._session]
+        first = int(self._since) if self._since.isdigit() else 0
+        replayed = 0
+        for seq, (topic, data) in enumerate(service.kept, start=1):
+            sids = tuple(sid for sid, filter in self._wanted if matches(filter, topic))
+            if seq <= first or not sids:
+                continue
+            await sink.room()
+            event = Event(seq, topic, "", 0, None, None, data)
+            origin = (service.key.region, service.key.node, service.epoch)
+            sink.deliver([delivery([event], sids, origin, ())._replace(replayed=True)])
+            replayed += 1
+            if topic == "gap":
+                sink.deliver([_told(sids, Told("gap", {"reason": "stopped", "since": None}))])
+        await sink.room()
+        sink.deliver([_told((self._wanted[0][0],), Told("live", {"replayed": replayed}))])
+        self._end()
+        for sid, filter in self._wanted:
+            service.subscribe(self._session, sid, filter)
+
+
+def _told(sids: tuple[int, ...], told: Told) -> Delivery:
+    return delivery([], sids, ("", "", 0), ())._replace(replayed=True, told=told)

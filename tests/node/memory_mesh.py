@@ -110,3 +110,6 @@ class Box:
 
     def close(self, reason: Close, detail: str) -> None:
         self.closed.append(reason)
+
+    async def room(self) -> None:
+        await trio.lowlevel.checkpoint()

@@ -223,3 +223,31 @@ async def test_without_the_sdk_events_are_plain(monkeypatch: pytest.MonkeyPatch)
         assert isinstance(event, PlainEvent)
         assert event.get_data() == b"\xff"
         assert event.get_attributes()["type"] == "mesh.raw"
+
+
+class TestReplay:
+    async def test_a_replay_is_marked_its_end_and_its_gaps_are_told(self) -> None:
+        service = FakeService()
+        service.kept = [("a", b'{"data":%d}' % n) for n in range(1_500)] + [("gap", b'{"data":-1}')]
+        async with connected(service) as (port, client), await client.subscribe("#", since="1h") as events:
+            got = [await anext(events) for _ in range(1_501)]
+            assert [one.data for one in got] == [*range(1_500), -1]
+            assert all(one.replayed for one in got)
+            await events.live.wait()
+            assert events.gaps == [{"reason": "stopped", "since": None, "until": None}]
+            port.service.publish([binary("a", b"now")])
+            now = await anext(events)
+            assert (now.data, now.replayed, events.lost) == ("now", False, 0)
+
+    async def test_a_replay_that_cannot_be_is_refused(self) -> None:
+        async with connected() as (_, client):
+            with pytest.raises(CallRefused) as refused:
+                await client.subscribe("#", since="gone/1")
+            assert refused.value.code == "MESH-E033"
+
+    async def test_after_a_lost_connection_it_goes_on_behind_what_it_had(self) -> None:
+        service = FakeService()
+        service.kept = [("a", b'{"data":%d}' % n) for n in range(3)]
+        async with connected(service) as (_, client), await client.subscribe("a", since="1h") as events:
+            assert [(await anext(events)).mesh_id for _ in range(3)][-1] == "eu/eu-1/7/3"
+            assert events.op["from"] == "eu/eu-1/7/3"

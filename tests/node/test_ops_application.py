@@ -238,3 +238,62 @@ class TestRequest:
                 assert (await client.receive())["op"] == "event"
             answer = await client.call(op="request", id=3, topic="svc", event=json.loads(WHOLE))
             assert (answer["id"], answer["problem"]["code"]) == (3, "MESH-E030")
+
+
+KEPT = (("a/1", b'{"id":"1"}'), ("gap", b'{"id":"2"}'), ("a/2", b'{"id":"3"}'))
+
+
+class TestReplay:
+    async def test_replayed_events_are_marked_and_live_is_told_behind_them(self) -> None:
+        async with events_port() as port, ops_client(port) as client:
+            port.service.kept = list(KEPT)
+            await client.send(op="subscribe", id=1, sid=4, filter="#", **{"from": "10m"})
+            told = [await client.receive() for _ in range(6)]
+            assert told[0] == {"op": "ok", "id": 1, "sid": 4}
+            assert [one["op"] for one in told] == ["ok", "event", "event", "gap", "event", "live"]
+            assert told[1] == {
+                "op": "event",
+                "sids": [4],
+                "topic": "a/1",
+                "mesh_id": "eu/eu-1/7/1",
+                "path": [],
+                "replayed": True,
+                "event": {"id": "1"},
+            }
+            assert told[3] == {"op": "gap", "sid": 4, "reason": "stopped", "since": None}
+            assert told[5] == {"op": "live", "sid": 4, "replayed": 3}
+            port.service.publish([NewEvent("a", "", 0, None, b"{}")])
+            assert "replayed" not in await client.receive()
+
+    async def test_credit_holds_a_replay_back(self) -> None:
+        async with events_port() as port, ops_client(port) as client:
+            port.service.kept = list(KEPT)
+            assert (await client.call(op="credit", events=1))["credit"] == 1
+            assert (await client.call(op="subscribe", sid=1, filter="#", **{"from": "1h"}))["op"] == "ok"
+            assert (await client.receive())["topic"] == "a/1"
+            assert (await client.call(op="ping"))["op"] == "ok"
+            assert (await client.call(op="credit", events=9))["op"] == "ok"
+            assert [(await client.receive())["op"] for _ in range(4)] == ["event", "gap", "event", "live"]
+
+    async def test_with_wait_the_receipt_is_told_as_well(self) -> None:
+        async with events_port() as port, ops_client(port) as client:
+            await client.send(op="subscribe", id=2, sid=1, filter="#", wait="mesh", **{"from": "1h"})
+            told = {(await client.receive())["op"] for _ in range(3)}
+            assert told == {"ok", "receipt", "live"}
+
+    @pytest.mark.parametrize(
+        ("fields", "code"),
+        [
+            ({"from": "gone/1"}, "MESH-E033"),
+            ({"from": "10m", "group": "g"}, "MESH-E034"),
+            ({"from": 7}, "MESH-E022"),
+            ({"form": "10m"}, "MESH-E010"),
+        ],
+    )
+    async def test_what_cannot_be_replayed_is_an_error_and_the_sid_is_free(
+        self, fields: dict[str, Any], code: str
+    ) -> None:
+        async with events_port() as port, ops_client(port) as client:
+            answer = await client.call(op="subscribe", id=1, sid=1, filter="a", **fields)
+            assert (answer["op"], answer["id"], answer["problem"]["code"]) == ("error", 1, code)
+            assert (await client.call(op="subscribe", sid=1, filter="a"))["op"] == "ok"

@@ -42,6 +42,7 @@ class TestOpening:
                 501,
                 "MESH-E009",
             ),
+            (upgrade_request("/v1/events?filter=a&from=10m", "cloudevents.json"), 501, "MESH-E009"),
             (upgrade_request("/v1/events/t", "cloudevents.json"), 405, "MESH-E024"),
         ],
     )

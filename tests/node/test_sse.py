@@ -249,3 +249,62 @@ async def test_an_event_is_rendered_once_for_all_clients(monkeypatch: pytest.Mon
             assert [(await client.event())["data"]["event"]["n"] for _ in range(3)] == [1, 2, 3]
             await client.stream.aclose()
     assert rendered == [1, 2, 3]
+
+
+KEPT = (("a/1", b'{"id":"1"}'), ("gap", b'{"id":"2"}'), ("b", b'{"id":"3"}'), ("a/2", b'{"id":"4"}'))
+
+
+class TestReplay:
+    async def test_replayed_events_come_behind_the_receipt_then_live_then_what_comes(self) -> None:
+        async with events_port() as port:
+            port.service.kept = list(KEPT)
+            client, receipt = await subscribed(port, "filter=a/%23&filter=gap&from=10m")
+            assert receipt["complete"]
+            told = [await client.event() for _ in range(5)]
+            assert [one["event"] for one in told] == ["event", "event", "gap", "event", "live"]
+            assert told[0]["id"] == "eu/eu-1/7/1"
+            assert told[0]["data"] == {"topic": "a/1", "path": [], "replayed": True, "event": {"id": "1"}}
+            assert told[2]["data"] == {"reason": "stopped", "since": None}
+            assert told[4]["data"] == {"replayed": 3}
+            port.service.publish([structured("a/3", b'{"id":"5"}')])
+            live = await client.event()
+            assert live["data"] == {"topic": "a/3", "path": [], "event": {"id": "5"}}
+            await client.stream.aclose()
+
+    async def test_a_long_replay_to_a_client_that_does_not_read_drops_nothing_and_stays_bounded(self) -> None:
+        async with events_port() as port:
+            port.service.kept = [("a", b'{"n":%d,"x":"%b"}' % (n, b"x" * 2_000)) for n in range(12_000)]
+            client, _ = await subscribed(port, "filter=a&from=10m")
+            await trio.sleep(0.3)
+            assert port.service.replaying, "it waits for the client"
+            for n in range(12_000):
+                assert (await client.event())["data"]["event"]["n"] == n
+            assert (await client.event())["event"] == "live"
+            assert not port.service.drops
+            await client.stream.aclose()
+
+    @pytest.mark.parametrize(
+        ("query", "status", "code"),
+        [
+            ("filter=a&from=gone", 410, "MESH-E033"),
+            ("filter=a&from=10m&group=g", 400, "MESH-E034"),
+            ("filter=a&from=", 400, "MESH-E011"),
+        ],
+    )
+    async def test_what_cannot_be_replayed_is_answered_before_the_stream_begins(
+        self, query: str, status: int, code: str
+    ) -> None:
+        async with events_port() as port:
+            found, problem = await refused(port, f"/v1/events?{query}")
+            assert (found, problem["code"]) == (status, code)
+            await port.service.until(lambda: not port.service.sinks)
+
+    async def test_a_client_that_was_away_goes_on_behind_what_it_had_last(self) -> None:
+        async with events_port() as port:
+            port.service.kept = list(KEPT)
+            client = await port.connect()
+            await client.subscribe("filter=a/%23&from=10m", "Last-Event-ID: 1")
+            assert (await client.event())["event"] == "subscribed"
+            assert (await client.event())["data"]["topic"] == "a/2"
+            assert (await client.event())["event"] == "live"
+            await client.stream.aclose()

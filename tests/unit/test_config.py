@@ -11,6 +11,7 @@ from mesh.keys import BY_NAME
 from mesh.model.errors import MeshError
 from mesh.model.limits import Limits
 from mesh.model.quantity import Address
+from mesh.model.topic_rules import TopicRule
 from registry.etcd.settings import EtcdSettings
 from registry.nacos.settings import NacosSettings
 
@@ -346,3 +347,31 @@ def test_what_the_configuration_takes_the_kind_takes_too(tmp_path: Path, prefix:
     backend = config(tmp_path, text).registry.backend
     EtcdSettings(endpoints=backend.endpoints, prefix=backend.prefix, tls=backend.is_secure)
     NacosSettings(servers=tuple(e.partition("://")[2] for e in backend.endpoints), tls=backend.is_secure)
+
+
+def test_topic_rules_keep_their_order(tmp_path: Path) -> None:
+    text = '[[topic]]\nfilter = "orders/tmp/#"\n[[topic]]\nfilter = "orders/#"\nretain = "24h"\n'
+    found = config(tmp_path, text)
+    assert found.topics == (TopicRule("orders/tmp/#"), TopicRule("orders/#", 86_400.0))
+    shown = {setting.key: setting.value for setting in found.settings if setting.key.startswith("topic")}
+    assert shown == {
+        "topic.0.filter": '"orders/tmp/#"',
+        "topic.0.retain": "-",
+        "topic.1.filter": '"orders/#"',
+        "topic.1.retain": '"1d"',
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "where"),
+    [
+        ('[[topic]]\nretain = "1h"', "MESH-C011", "topic.0.filter"),
+        ('[[topic]]\nfilter = "a/#/b"', "MESH-C006", "mesh.toml:2 topic.0.filter"),
+        ('[[topic]]\nfilter = "a"\nretain = "soon"', "MESH-C003", "mesh.toml:3 topic.0.retain"),
+        ('[[topic]]\nfilter = "a"\nspool = "1GiB"', "MESH-C010", "mesh.toml:3 topic.0.spool"),
+    ],
+)
+def test_a_topic_rule_that_cannot_be(tmp_path: Path, text: str, code: str, where: str) -> None:
+    found = problem(tmp_path, text)
+    assert found.code == code
+    assert found.where.endswith(where)

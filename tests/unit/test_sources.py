@@ -61,8 +61,7 @@ def test_an_unknown_key_names_the_nearest_spelling(tmp_path: Path, text: str, ne
         "[[bridge]]\nto = 'us'\nexport = ['orders/#']",
         "[[bridge]]\nto = 'us'\ndeny = ['hr/#']",
         "[[bridge]]\nto = 'us'\nproxy = 'http://proxy:3128'",
-        "[[topic]]\nfilter = 'orders/#'",
-        "[[topic]]",
+        "[[topic]]\nspool = '1GiB'",
         "[tls]\nca = 'ca.pem'",
         "[tls.clients]\ncert = 'c.pem'",
         "[auth]\njwks = 'https://x'",
@@ -94,7 +93,7 @@ def test_every_problem_of_a_file_is_told(tmp_path: Path) -> None:
         ("MESH-C002", "mesh.toml:3 node.region"),
         ("MESH-C005", "mesh.toml:5 listen.events"),
         ("MESH-C002", "mesh.toml:6 bridge"),
-        ("MESH-C010", "mesh.toml:8 topic.0"),
+        ("MESH-C011", "mesh.toml:8 topic.0"),
     ]
 
 

@@ -12,7 +12,7 @@ from cli.fake_node import FakeNode, fake_node
 
 from mesh.cli import subscribe
 from mesh.cli.main import main
-from mesh.cli.subscribe import data_text, event_line, latency, receipt_line
+from mesh.cli.subscribe import data_text, event_line, latency, receipt_line, replay_line
 
 NOW = datetime(2026, 1, 5, 9, 0, 1, tzinfo=UTC)
 
@@ -142,3 +142,43 @@ def test_a_receipt_says_where_it_is_installed_and_where_not() -> None:
     assert receipt_line("a", {"installed": ["eu"], "missing": [{"region": "us", "why": "timeout"}]}) == (
         "subscribed to a; installed in eu; missing: us (timeout)"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "line"),
+    [
+        ("live", {"replayed": 7}, "live: 7 events were replayed"),
+        ("gap", {"reason": "trimmed"}, "gap: events are missing here (trimmed)"),
+        (
+            "gap",
+            {"reason": "no_space", "since": "A", "until": "B", "events": 3},
+            "gap: 3 events are missing here, A to B (no-space)",
+        ),
+        (
+            "gap",
+            {"reason": "damaged", "since": None, "until": "B"},
+            "gap: events are missing here, B (damaged)",
+        ),
+    ],
+)
+def test_what_a_replay_says_is_one_line(name: str, told: dict[str, Any], line: str) -> None:
+    assert replay_line(name, told) == line
+
+
+def test_from_is_asked_for_and_what_a_replay_says_is_told(
+    node: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = b'event: gap\ndata: {"reason":"stopped"}\n\nevent: live\ndata: {"replayed":0}\n\n'
+    node.answers = {
+        "GET /v1/events": (
+            200,
+            "text/event-stream",
+            EVENTS.replace(b"event: event", stream + b"event: event", 1),
+        )
+    }
+    assert main(["subscribe", "orders/#", "--from", "10m", "-n", "3", "-o", "json"]) == 0
+    assert "from=10m" in node.asked[0]
+    told = capsys.readouterr()
+    assert '"live": {"replayed": 0}' in told.out
+    assert "gap: events are missing here (stopped)" in told.err
+    assert "live: 0 events were replayed" in told.err

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.core import handover
-from mesh.model.event import Delivery, Event
+from mesh.model.event import Delivery, Event, Told
 from mesh.model.reasons import Drop
 from mesh.protocols import render
 from mesh.protocols.render import Renderer, sse_event
@@ -137,3 +137,23 @@ def test_sse_data_survives_but_for_its_line_ends(data: bytes) -> None:
 
 def test_an_event_without_an_id_has_no_id_line() -> None:
     assert sse_event(b"subscribed", b"{}") == b"event: subscribed\ndata: {}\n\n"
+
+
+def test_what_is_replayed_says_so_and_is_told_apart_from_what_is_not() -> None:
+    renderer = Renderer(Drops().count)
+    with renderer.reader("ops"), renderer.reader("ops"), renderer.reader("sse"):
+        old, new = frames(renderer.op_frames([delivery(replayed=True), delivery()]))
+        assert old == {**new, "replayed": True}
+        text = renderer.sse([delivery(replayed=True), delivery()])
+        assert text.count(b'"path":["ap","us"],"replayed":true,"event":') == 1
+        assert text.count(b'"path":["ap","us"],"event":') == 1
+
+
+def test_what_a_replay_says_has_a_form_of_its_own() -> None:
+    renderer = Renderer(Drops().count)
+    told = Delivery(
+        (), (3, 4), ("", "", 0), (), False, 0, True, Told("gap", {"reason": "stopped", "until": None})
+    )
+    assert frames(renderer.op_frames([told])) == [{"op": "gap", "sid": 3, "reason": "stopped", "until": None}]
+    assert renderer.sse([told]) == b'event: gap\ndata: {"reason":"stopped","until":null}\n\n'
+    assert renderer.cloudevents_frames([told]) == b""

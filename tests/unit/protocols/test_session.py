@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.core.handover import delivery
-from mesh.model.event import Delivery, Event, queue_bytes
+from mesh.model.event import Delivery, Event, Told, queue_bytes
 from mesh.model.limits import Limits
 from mesh.model.reasons import Close, Drop
 from mesh.protocols.session import TAKE_EVENTS, ClientSession
@@ -260,3 +260,49 @@ async def test_what_a_write_left_goes_out_first() -> None:
     session.answer(b"second")
     session.put_back(b"first")
     assert session.take().answers == [b"first", b"second"]
+
+
+def told(name: str) -> Delivery:
+    return Delivery((), (1,), ("", "", 0), (), False, 0, True, Told(name, {}))
+
+
+async def test_what_a_replay_says_keeps_its_place_and_is_not_dropped() -> None:
+    session = session_of(drops := Drops())
+    session.deliver([told("gap"), *deliveries(1, 2), told("live"), *deliveries(3, 4, 5, 6, 7, 8)])
+    taken = session.take().deliveries
+    assert [one.told.name if one.told else one.events[0].seq for one in taken] == [
+        "gap",
+        "live",
+        4,
+        5,
+        6,
+        7,
+        8,
+    ]
+    assert drops == {Drop.SLOW_CONSUMER: 3}
+
+
+async def test_what_a_replay_says_goes_out_where_nothing_else_waits() -> None:
+    session = session_of(Drops())
+    session.deliver([told("live")])
+    assert session.has_work()
+    assert [one.told for one in session.take().deliveries] == [Told("live", {})]
+    assert not session.has_work()
+
+
+async def test_a_replay_has_room_while_little_waits(autojump_clock: trio.testing.MockClock) -> None:
+    session = session_of(Drops(), events=10)
+    await session.room()
+    session.deliver(deliveries(*range(6)))
+    with trio.move_on_after(1) as waiting:
+        await session.room()
+    assert waiting.cancelled_caught
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.room)
+        await trio.testing.wait_all_tasks_blocked()
+        session.take()
+    session.deliver(deliveries(*range(6)))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.room)
+        await trio.testing.wait_all_tasks_blocked()
+        session.end()

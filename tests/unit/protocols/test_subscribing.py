@@ -89,3 +89,10 @@ def test_a_receipt_tells_what_is_missing_and_why() -> None:
         "missing": [{"region": "ap", "why": "no_route"}],
         "complete": False,
     }
+
+
+def test_where_it_begins_is_taken_as_it_is_but_not_empty() -> None:
+    assert read_wish([("filter", "a"), ("from", "10m")], LIMITS).since == "10m"
+    with pytest.raises(Problem) as refused:
+        read_wish([("filter", "a"), ("from", "")], LIMITS)
+    assert (refused.value.code, refused.value.where) == ("MESH-E011", "from")
