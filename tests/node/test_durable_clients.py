@@ -109,7 +109,7 @@ async def test_a_refused_event_comes_again_and_in_the_end_no_more() -> None:
         assert (await client.get())["redelivered"]
         await client.say("nack", id=5, mesh_id=mesh_id)
         assert await client.get() == {"op": "ok", "id": 5, "refused": 1}
-        assert served.node.machine.counters.drops == {Drop.MAX_DELIVERIES: 1}
+        assert served.node.machine.counters.dead_letters == {Drop.MAX_DELIVERIES: 1}
 
 
 async def test_what_is_not_acknowledged_in_time_comes_again() -> None:

@@ -66,10 +66,10 @@ class TestPublish:
             ({"op": "publish", "topic": "t", "event": 7}, "MESH-E005"),
             ({"op": "publish", "topic": "$mesh/x", "event": json.loads(WHOLE)}, "MESH-E001"),
             ({"op": "publish", "event": json.loads(WHOLE)}, "MESH-E001"),
-            ({"op": "publish", "topic": "t", "event": json.loads(WHOLE), "ack": "region"}, "MESH-E009"),
+            ({"op": "publish", "topic": "t", "event": json.loads(WHOLE), "ack": "region"}, "MESH-E011"),
             (
-                {"op": "publish", "topic": "t", "event": json.loads(WHOLE), "level": "at-least-once"},
-                "MESH-E009",
+                {"op": "publish", "topic": "t", "event": json.loads(WHOLE), "level": "twice"},
+                "MESH-E011",
             ),
             ({"op": "publish", "topic": "t", "event": json.loads(WHOLE), "deadline": "soon"}, "MESH-E011"),
             ({"op": "publish", "topic": "t", "event": json.loads(WHOLE), "deadlin": 1}, "MESH-E010"),

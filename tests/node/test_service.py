@@ -36,9 +36,9 @@ def test_the_node_and_the_fake_of_the_tests_are_called_as_the_page_says(kind: ty
     )
 
 
-def test_only_the_two_calls_that_wait_are_asynchronous() -> None:
+def test_only_the_calls_that_wait_are_asynchronous() -> None:
     waiting = [name for name in CALLS if inspect.iscoroutinefunction(getattr(Service, name))]
-    assert waiting == ["wait_installed", "request"]
+    assert waiting == ["kept", "wait_installed", "request"]
 
 
 @pytest.mark.parametrize("name", SINKS)

@@ -152,7 +152,14 @@ def test_what_is_replayed_says_so_and_is_told_apart_from_what_is_not() -> None:
 def test_what_a_replay_says_has_a_form_of_its_own() -> None:
     renderer = Renderer(Drops().count)
     told = Delivery(
-        (), (3, 4), ("", "", 0), (), False, 0, True, Told("gap", {"reason": "stopped", "until": None})
+        (),
+        (3, 4),
+        ("", "", 0),
+        (),
+        False,
+        0,
+        replayed=True,
+        told=Told("gap", {"reason": "stopped", "until": None}),
     )
     assert frames(renderer.op_frames([told])) == [{"op": "gap", "sid": 3, "reason": "stopped", "until": None}]
     assert renderer.sse([told]) == b'event: gap\ndata: {"reason":"stopped","until":null}\n\n'

@@ -263,7 +263,7 @@ async def test_what_a_write_left_goes_out_first() -> None:
 
 
 def told(name: str) -> Delivery:
-    return Delivery((), (1,), ("", "", 0), (), False, 0, True, Told(name, {}))
+    return Delivery((), (1,), ("", "", 0), (), False, 0, replayed=True, told=Told(name, {}))
 
 
 async def test_what_a_replay_says_keeps_its_place_and_is_not_dropped() -> None:
