@@ -25,16 +25,8 @@ from mesh.model.reasons import NotDelivered
 from mesh.model.topic import TopicError, check_topic
 from mesh.node.service import Answer, Outcome, Outcomes
 from mesh.protocols.problem import Problem, region_reasons
-from mesh.wire.cloudevents import (
-    BATCH_TYPE,
-    CloudEventError,
-    Fault,
-    Parsed,
-    common_batch,
-    from_http,
-    inspect_structured,
-    wrap,
-)
+from mesh.wire.cloudevents import BATCH_TYPE, CloudEventError, Fault, from_http, wrap
+from mesh.wire.structured import Parsed, common_batch, inspect_structured
 
 REPLY_TOPIC: Final = "$mesh/reply"
 """The topic of a reply that names none: it travels to an inbox, so no filter is asked."""

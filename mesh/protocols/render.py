@@ -20,7 +20,8 @@ import msgspec
 from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Delivery, Event
 from mesh.model.reasons import Drop
 from mesh.protocols.websocket_frames import text_frame, text_header
-from mesh.wire.cloudevents import are_json, is_json, to_structured
+from mesh.wire.cloudevents import to_structured
+from mesh.wire.structured import are_json, is_json
 
 _KEPT_FORMS: Final = 2_048  # deliveries kept in each generation
 _KEPT_HEADS: Final = 4_096

@@ -137,3 +137,15 @@ def test_sse_data_survives_but_for_its_line_ends(data: bytes) -> None:
 
 def test_an_event_without_an_id_has_no_id_line() -> None:
     assert sse_event(b"subscribed", b"{}") == b"event: subscribed\ndata: {}\n\n"
+
+
+def test_one_bad_event_costs_no_other_of_its_delivery() -> None:
+    drops = Drops()
+    renderer = Renderer(drops.count)
+    datas = [(None, RAW), (None, b"1,2"), (BINARY, b"text"), (None, RAW), ((), b"")]
+    events = [Event(seq, "t", "", 0, None, attributes, data) for seq, (attributes, data) in enumerate(datas)]
+    mixed = handover.delivery(events, (1,), ("eu", "eu-1", 7), ())
+    told = frames(renderer.op_frames([mixed]))
+    assert [one["mesh_id"].rpartition("/")[2] for one in told] == ["0", "2", "3", "4"]
+    assert (told[0]["event"], told[1]["event"]["data"]) == (json.loads(RAW), "text")
+    assert drops == {Drop.MALFORMED: 1}
