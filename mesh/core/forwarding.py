@@ -11,6 +11,7 @@ Source: design pages "Routing" (Forwarding) and "Wire and speed" (rules 1 to 6).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import TypeAlias
 
 from msgspec.structs import replace
@@ -29,6 +30,8 @@ from mesh.model.reasons import Drop
 from mesh.model.topic import TopicError, check_topic
 from mesh.wire.codec import BodyError, decode_body, encode_body
 from mesh.wire.frames import BatchHeader, Flag, Leg
+
+_topic = attrgetter("topic")
 
 Groups: TypeAlias = tuple[tuple[str, str, str], ...]
 Shares: TypeAlias = dict[tuple[tuple[str, ...], Groups], list[Event]]
@@ -264,19 +267,17 @@ class Forwarder:
         """Match each topic of a batch once: (events, plans of their topics). Events whose topic the grammar forbids are counted
         and left out. A topic is looked at once while it is in use, and nothing is remembered of a bad one, so that what is
         remembered is bounded by the longest topic allowed."""
-        known = self.region_plans.known
-        plans: list[Plan] = []
+        topics = set(map(_topic, events))
+        plans = self.region_plans.known_all(topics)
+        if plans is not None:
+            return events, plans
         bad: set[str] = set()
-        for topic in {event.topic for event in events}:
-            plan = known(topic)
-            if plan is None:
-                try:
-                    check_topic(topic, self.limits)
-                except TopicError:
-                    bad.add(topic)
-                    continue
-                plan = self.region_plans.of(topic)
-            plans.append(plan)
+        for topic in topics:
+            try:
+                check_topic(topic, self.limits)
+            except TopicError:
+                bad.add(topic)
+        plans = self.region_plans.of_all(topics - bad)
         if not bad:
             return events, plans
         kept = [event for event in events if event.topic not in bad]

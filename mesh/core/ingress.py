@@ -131,8 +131,7 @@ class Ingress:
         topics, keys, ttls_ms, attributes, datas = zip(*events, strict=True)
         if any(keys) or any(ttls_ms) or attributes.count(None) < len(events):
             return None
-        known = self._plans.known
-        plans = [known(topic) or self._plans.of(topic) for topic in topics]
+        plans = self._plans.known_all(topics) or self._plans.of_all(topics)
         ways = {plan.outs for plan in plans}
         if len(ways) != 1 or None in ways or not all(map(_plain, plans)):
             return None
@@ -140,7 +139,7 @@ class Ingress:
         rows = list(zip(count(first), topics, keys, ttls_ms, repeat(None), attributes, datas, strict=False))
         ends = list(accumulate(map(add, map(len, topics), map(len, datas))))
         self._outbox.join_many(ways.pop(), rows, ends, now)
-        return plans
+        return plans * len(events) if len(plans) == 1 else list(map(self._plans.of, topics))
 
     def _outs(self, event: Event, plan: Plan, published: Published) -> Outs:
         """The batches an event joins. Its share of this node's sessions is delivered, and who goes without is counted."""

@@ -15,7 +15,7 @@ class Limits:
 
     # links
     frame_bytes: int = 1 << 20  # larger: link closed, frame_too_large
-    batch_target_bytes: int = 64 * 1024  # a batch is flushed when its events reach this
+    batch_target_bytes: int = 256 * 1024  # a batch is flushed when its events reach this
     batch_events: int = 512  # or when it holds so many
     open_timeout_s: float = 5.0  # connection accepted, no valid OPEN: closed
     hello_interval_s: float = 1.0  # on a bridge

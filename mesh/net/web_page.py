@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -35,7 +36,7 @@ def foreign(headers: Sequence[tuple[bytes, bytes]], *, on_loopback: bool) -> tup
             site = value
         elif name == b"sec-fetch-mode":
             mode = value
-    if on_loopback and host is not None and not _is_local(_name(b"//" + host)):
+    if on_loopback and host is not None and not _is_local_authority(host):
         told = host[:80].decode("latin-1")
         return FOREIGN_HOST, f"this port is called by an address or as localhost, not as {told!r}"
     if origin is not None:
@@ -53,6 +54,12 @@ def _name(url: bytes) -> str:
         return urlsplit(url.decode("ascii")).hostname or ""
     except ValueError:
         return ""
+
+
+@lru_cache(maxsize=16)
+def _is_local_authority(authority: bytes) -> bool:
+    """Whether a Host header names this machine: the few that its clients use are judged once."""
+    return _is_local(_name(b"//" + authority))
 
 
 def _is_local(host: str) -> bool:

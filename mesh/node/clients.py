@@ -178,7 +178,10 @@ class Clients:
         first, plans, assigned = self._machine.publish(events, trio.current_time())
         self._node.flush_soon()
         self._hand_over()
-        each: list[Outcome] = [plan.told or self._told(plan) for plan in plans]
+        if plans and plans.count(plans[0]) == len(plans):
+            each: list[Outcome] = [plans[0].told or self._told(plans[0])] * len(plans)
+        else:
+            each = [plan.told or self._told(plan) for plan in plans]
         for at, chosen in assigned.items():
             if chosen:
                 each[at] = self._outcome(plans[at], chosen)

