@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from mesh.store.commit import Copy, Item, Note, Settled, size_of
+from mesh.store.commit import Copy, Item, Job, Note, Settled, size_of
+from mesh.store.ledger import Ledger
 from mesh.store.segment import Stored
 
 
@@ -86,12 +87,35 @@ class Backlog:
         self._notes = {}
         return items
 
-    def written(self, items: list[Item], *, synced: bool) -> None:
-        """A commit succeeded. What was written without a sync is remembered until the next one."""
-        if synced:
-            self._unsynced = []
-        else:
-            self._unsynced += items
+    def written(self, job: Job, ledger: Ledger) -> int:
+        """A commit succeeded: count its items where they stand now, unless they were freed or replaced meanwhile.
+
+        What was written without a sync is remembered until the next one. Returns: how many of them were copies.
+        """
+        self._unsynced = [] if job.sync else self._unsynced + job.items
+        target = job.target
+        assert target is not None
+        copies = 0
+        for item, offset in zip(job.items, job.offsets, strict=True):
+            match item:
+                case Stored():
+                    self.drop(item)
+                    item.offset = offset
+                    item.parts_bytes = job.parts_bytes[item.lsn]
+                    if ledger.records.get(item.lsn) is item:
+                        ledger.place(item, target)
+                case Copy(stored, source):
+                    copies += 1
+                    if ledger.records.get(stored.lsn) is stored and stored.segment is source:
+                        ledger.unplace(stored)
+                        stored.offset = offset
+                        stored.parts_bytes = job.parts_bytes[stored.lsn]
+                        ledger.place(stored, target)
+                case Settled(part, lsns):
+                    target.add_settled(part, lsns)
+                case Note(key, value):
+                    ledger.place_note(key, value, target, offset)
+        return copies
 
     def failed(self, items: list[Item], *, given_up: bool) -> None:
         """A commit failed: its items are written again first. given_up: so is what its segment holds without a sync."""

@@ -36,7 +36,7 @@ from mesh.model.journal import (
 )
 from mesh.store.backlog import Backlog
 from mesh.store.cleaning import Cleaning, cleaning_source, deletable
-from mesh.store.commit import Copy, Item, Job, Note, Sealing, Settled, size_of
+from mesh.store.commit import Job, Sealing, size_of
 from mesh.store.disk import Disk, state_of
 from mesh.store.ledger import note_size
 from mesh.store.record import RECORD_BYTES, START, crc_of, crc_on, new_opening, pack_parts
@@ -316,9 +316,7 @@ class Journal:
         ledger.resize(target, job.end)
         for error in job.damaged:
             self._lose(error)
-        for item, offset in zip(job.items, job.offsets, strict=True):
-            self._written(item, offset, target, job)
-        self._backlog.written(job.items, synced=job.sync)
+        self._counts["copied"] += self._backlog.written(job, ledger)
         if job.sync:
             self._synced_size = target.size
         self.synced = max(self.synced, job.last_lsn)
@@ -353,28 +351,6 @@ class Journal:
         self._counts["deleted_segments"] += len(job.deleted)
         self._undeleted = len(job.deleted) < len(job.deletes)
         self._cuts = [segment for segment in self._cuts if segment not in job.cut]
-
-    def _written(self, item: Item, offset: int, target: Segment, job: Job) -> None:
-        """An item is in its segment: count it there, unless it was freed or replaced meanwhile."""
-        ledger = self._ledger
-        match item:
-            case Stored():
-                self._backlog.drop(item)
-                item.offset = offset
-                item.parts_bytes = job.parts_bytes[item.lsn]
-                if self._records.get(item.lsn) is item:
-                    ledger.place(item, target)
-            case Copy(stored, source):
-                if self._records.get(stored.lsn) is stored and stored.segment is source:
-                    ledger.unplace(stored)
-                    stored.offset = offset
-                    stored.parts_bytes = job.parts_bytes[stored.lsn]
-                    ledger.place(stored, target)
-                self._counts["copied"] += 1
-            case Settled(part, lsns):
-                target.add_settled(part, lsns)
-            case Note(key, value):
-                ledger.place_note(key, value, target, offset)
 
     def _lose(self, error: JournalDamaged) -> None:
         """A record turned out damaged while its segment was written again: from now on only its parts are known."""

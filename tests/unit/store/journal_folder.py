@@ -124,10 +124,16 @@ class Model:
 
 
 class FailingDisk(Disk):
-    """The real disk, which asks before each call that changes something whether it fails. refuse: returns the error, or None."""
+    """The real disk, which asks before each call that changes something whether it fails. refuse: returns the error, or None.
 
-    def __init__(self, refuse: Callable[[str], OSError | None] = lambda call: None) -> None:
+    syncs: False where a crash is played by cutting files, so that waiting for the real disk would show nothing.
+    """
+
+    def __init__(
+        self, refuse: Callable[[str], OSError | None] = lambda call: None, *, syncs: bool = True
+    ) -> None:
         self.refuse = refuse
+        self.syncs = syncs
         self.calls: list[str] = []
         self.short_bytes = 0
         """Above 0: no write takes more at once."""
@@ -158,11 +164,13 @@ class FailingDisk(Disk):
 
     def sync(self, file: int) -> None:
         self._ask("sync")
-        super().sync(file)
+        if self.syncs:
+            super().sync(file)
 
     def sync_folder(self, folder: Path) -> None:
         self._ask("sync_folder")
-        super().sync_folder(folder)
+        if self.syncs:
+            super().sync_folder(folder)
 
     def truncate(self, file: int, length: int) -> None:
         self._ask("truncate")

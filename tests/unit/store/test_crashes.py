@@ -29,7 +29,7 @@ class Life:
 
     def __init__(self, root: Path, seed: int, *, failures: float = 0.0) -> None:
         self.root, self.dice, self.failures = root, random.Random(seed), failures
-        self.disk = FailingDisk(self.refuse)
+        self.disk = FailingDisk(self.refuse, syncs=False)
         self.folder = root / "0"
         self.model = Model()
         self.journal = Journal.open(self.folder, LIMITS, self.disk)

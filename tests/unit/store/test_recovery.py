@@ -99,7 +99,7 @@ class TestAFlippedBit:
             data = bytearray(clean)
             data[at] ^= 1 << dice.randrange(8)
             (copy / name).write_bytes(data)
-            journal = Journal.open(copy, LIMITS)
+            journal = Journal.open(copy, LIMITS, FailingDisk(syncs=False))
             found, damaged = readable(journal)
             number = int(name[:16], 16)
             hit = [
@@ -162,7 +162,7 @@ class TestATruncatedFile:
             clean = (folder / name).read_bytes()
             at = dice.randrange(len(clean))
             os.truncate(copy / name, at)
-            journal = Journal.open(copy, LIMITS)
+            journal = Journal.open(copy, LIMITS, FailingDisk(syncs=False))
             found, damaged = readable(journal)
             number = int(name[:16], 16)
             kept = {lsn for lsn in written if places[lsn][0] != number or places[lsn][2] <= at}

@@ -394,7 +394,7 @@ GOOD = [1, "a/b", "k", 5, None, ["id", "1"], b"x"]
     ("place", "value"),
     [
         (0, -1), (0, 1.0), (0, True), (0, None), (1, b"a"), (1, None), (2, 7), (3, -5), (3, "5"), (4, []), (4, ["a"]),
-        (4, ["a", "b", "c"]), (4, [1, 2]), (5, ["odd"]), (5, [1, 2]), (5, {}), (6, "text"), (6, None),
+        (4, ["a", "b", "c", "d"]), (4, [1, 2]), (5, ["odd"]), (5, [1, 2]), (5, {}), (6, "text"), (6, None),
     ],
 )  # fmt: skip
 def test_a_field_of_the_wrong_type_or_range_spoils_the_body(place: int, value: object) -> None:
