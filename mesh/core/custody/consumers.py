@@ -427,10 +427,13 @@ class Consumers:
 
     def handle_deadline(self, now: float) -> list[Transition]:
         """Deliver again what is due, bury what is too late, remove who stayed away. Returns what the region must be told."""
-        for who in self._dispatch.due(now):
+        due = self._dispatch.due(now)
+        # Windows first: what is late goes before newer events of its key that are due at the same time.
+        for who in due:
             if isinstance(who, Window):
                 self._look_at_window(who, now)
-            else:
+        for who in due:
+            if isinstance(who, Backlog):
                 self._dispatch.look(who, now)
         told: list[Transition] = []
         if now >= self._note_away_at:
