@@ -146,7 +146,9 @@ def configure_logging(config: Config) -> None:
     )
 
 
-def settings_of(config: Config, name: str, epoch: int, address: str) -> NodeSettings:
+def settings_of(
+    config: Config, name: str, epoch: int, address: str, events_address: str = ""
+) -> NodeSettings:
     """What the machines are told, from what the operator wrote."""
     return NodeSettings(
         region=config.node.region,
@@ -155,6 +157,7 @@ def settings_of(config: Config, name: str, epoch: int, address: str) -> NodeSett
         epoch=epoch,
         software=f"hopmesh/{mesh.__version__}",
         address=address,
+        events_address=events_address,
         location=config.node.location,
         labels=dict(config.node.labels),
         accept=config.federation.accept,
@@ -192,9 +195,10 @@ async def _main(config: Config, name: str, epoch: int, again: Again | None, jour
         ):
             if address is not None:
                 listeners[what] = await open_listener(f"listen.{what}", str(address))
-        told = await _told_address(config, listeners, None)
+        link_address = await _told_address(config, listeners, None)
+        events_address = await _told_address(config, listeners, None, "events")
         node = Node(
-            settings_of(config, name, epoch, told),
+            settings_of(config, name, epoch, link_address, events_address),
             store=JournalStore(journal),
             rules=TopicRules(config.topics),
         )
@@ -278,13 +282,15 @@ def open_registries(config: RegistryConfig) -> tuple[Registry | None, Registry |
     return nodes, nodes if config.directory is None else open_registry(config.directory)
 
 
-async def _told_address(config: Config, listeners: dict[str, Listener], backend: Backend | None) -> str:
-    """How others reach the link port, "" when they cannot. backend: whose readers count first, beside the registry's."""
-    if "link" not in listeners:
+async def _told_address(
+    config: Config, listeners: dict[str, Listener], backend: Backend | None, port: str = "link"
+) -> str:
+    """How others reach a port, "" when they cannot. backend: whose readers count first, beside the registry's."""
+    if port not in listeners:
         return ""
     backends = [backend or config.registry.backend, *(each for _, each in config.registry_backends())]
     towards = [endpoint.partition("://")[2] for each in backends for endpoint in each.endpoints]
-    return await told_address(listeners["link"].address, towards)
+    return await told_address(listeners[port].address, towards)
 
 
 def _event_log(config: Config, node: Node) -> EventLog | None:

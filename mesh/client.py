@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import msgspec
 import trio
@@ -99,10 +100,17 @@ class Subscription:
         return delivery
 
     async def close(self) -> None:
-        """Unsubscribe; the iteration ends behind what was received. Idempotent. A lost connection is no error here."""
+        """Unsubscribe; the iteration ends behind what was received. Idempotent. A lost connection is no error here.
+
+        A durable client's subscription stays with the node: see `unsubscribe`."""
         if not self._closed:
             self.end(None)
             await self._client.forget(self.sid)
+
+    async def unsubscribe(self) -> None:
+        """Close, and for a durable client tell the node that nothing of it is to be kept any more. Idempotent."""
+        self.end(None)
+        await self._client.forget(self.sid, kept=False)
 
     def put(self, delivery: Delivery) -> Delivery | None:
         """Queue it; returns the oldest one where there was no room."""
@@ -139,15 +147,50 @@ class Client:
         *,
         name: str = "client",
         connect_timeout_s: float = 5.0,
+        durable: str = "",
+        acks: str = "",
+        ack_timeout_s: float = 0.0,
+        max_deliveries: int = 0,
     ) -> None:
         """Args: url: of the events port; several are tried in turn. name: source (mesh://client/NAME) of plain data.
-        connect_timeout_s: for connecting, and for a call made while there is no connection."""
+        connect_timeout_s: for connecting, and for a call made while there is no connection.
+        durable: the name under which the mesh keeps subscriptions and at-least-once events while this client is away.
+        acks: "explicit" (`ack` each event; the default of a durable client) or "auto". ack_timeout_s, max_deliveries: when an
+        unacknowledged event comes again, and how often; 0: as the node has it."""
         self.urls = (url,) if isinstance(url, str) else tuple(url)
         self.source = f"mesh://client/{name}"
         self._timeout_s = connect_timeout_s
         self._sids = itertools.count(1)
         self._subscriptions: dict[int, Subscription] = {}
-        self._connection = ClientConnection(self.urls, connect_timeout_s, self._deliver, self._resume)
+        self.durable = durable
+        self.waiting = 0
+        """Events that were kept for this client when it connected last."""
+        self._told = trio.Event()
+        self._kept: dict[tuple[str, str], int] = {}
+        self._early: deque[Delivery] = deque()
+        self._early_sids: deque[tuple[int, ...]] = deque()
+        asked = _given(
+            client=durable,
+            durable="true" if durable else "",
+            acks=acks,
+            ack_timeout=f"{ack_timeout_s:g}s" if ack_timeout_s else "",
+            max_deliveries=max_deliveries,
+        )
+        self._connection = ClientConnection(
+            self.urls,
+            connect_timeout_s,
+            self._deliver,
+            self._resume,
+            path="/v1/ws" + (f"?{urlencode(asked)}" if asked else ""),
+            resumed=self._resumed,
+            ended=self._end,
+        )
+
+    @property
+    def kept(self) -> tuple[tuple[str, str], ...]:
+        """(filter, group) of subscriptions that the node keeps for this durable client and nobody here has taken up yet."""
+        taken = {subscription.sid for subscription in self._subscriptions.values()}
+        return tuple(held for held, sid in self._kept.items() if sid not in taken)
 
     @property
     def reconnects(self) -> int:
@@ -162,6 +205,8 @@ class Client:
         try:
             with trio.fail_after(self._timeout_s):
                 await self._nursery.start(self._connection.run)
+                if self.durable:
+                    await self._told.wait()
         except BaseException as error:
             await self._leave()
             if isinstance(error, trio.TooSlowError):
@@ -249,12 +294,10 @@ class Client:
         when the replay is over. After a lost connection the subscription is made again, without waiting; with `since` it goes
         on behind the last event that it got. Raises: CallRefused; ConnectionLost.
         """
-        sid = next(self._sids)
-        op = (
-            {"op": "subscribe", "sid": sid, "filter": filter}
-            | _given(group=group)
-            | _given(**{"from": since})
-        )
+        sid = self._kept.get((filter, group), 0)
+        if not sid or sid in self._subscriptions:
+            sid = next(sid for sid in self._sids if sid not in self._kept.values())
+        op = {"op": "subscribe", "sid": sid, "filter": filter} | _given(**{"group": group, "from": since})
         subscription = Subscription(self, sid, op)
         waiting = _given(wait=wait, regions=list(regions))
         if waiting:
@@ -276,7 +319,21 @@ class Client:
             raise
         finally:
             self._connection.forget_receipt(sid)
+        if self.durable:
+            self._kept[filter, group] = sid
+            await self._deliver_early()
         return subscription
+
+    async def ack(self, delivery: Delivery, *, up_to: bool = False) -> None:
+        """The event is done with: it does not come again. up_to: and every one delivered before it on this connection.
+
+        Raises: ConnectionLost; then it may come again."""
+        op: dict[str, Any] = {"op": "ack", "mesh_id": delivery.mesh_id}
+        await self._connection.say(op | _given(upto=up_to))
+
+    async def nack(self, delivery: Delivery) -> None:
+        """The event could not be dealt with: it comes again after a while. Raises: ConnectionLost; then it comes again, too."""
+        await self._connection.say({"op": "nack", "mesh_id": delivery.mesh_id})
 
     async def request(
         self, topic: str, event: Publishable, *, key: str = "", timeout_s: float = 5.0
@@ -297,6 +354,16 @@ class Client:
         await self._connection.call({"op": "reply", "event": written, **to})
 
     # -- what the connection and the subscriptions ask ------------------------------------------------------
+
+    def _resumed(self, answer: Answer) -> None:
+        self._told.set()
+        self.waiting = answer.waiting
+        self._kept = {(one["filter"], one.get("group", "")): one["sid"] for one in answer.subscriptions}
+
+    def _end(self, failure: MeshError) -> None:
+        """There will be no connection any more."""
+        for subscription in self._subscriptions.values():
+            subscription.end(failure)
 
     def _resume(self, nursery: trio.Nursery) -> int:
         for subscription in self._subscriptions.values():
@@ -324,13 +391,33 @@ class Client:
             answer.mesh_id,
             tuple(answer.path),
             answer.redelivered,
+            answer.deliveries,
             answer.reply_to,
             answer.correlation,
             self._connection.number,
             bool(answer.replayed),
         )
+        await self._hand_over(delivery, tuple(answer.sids))
+
+    async def _deliver_early(self) -> None:
+        """What came before anybody here subscribed: a subscription may be there now."""
+        early, sids = list(self._early), list(self._early_sids)
+        self._early.clear()
+        self._early_sids.clear()
+        for delivery, wanted in zip(early, sids, strict=True):
+            await self._hand_over(delivery, wanted)
+
+    async def _hand_over(self, delivery: Delivery, sids: tuple[int, ...]) -> None:
+        if self.durable and not any(sid in self._subscriptions for sid in sids):
+            # Kept by the node for a subscription that is not made here yet. It sends no more than may be unacknowledged.
+            self._early.append(delivery)
+            self._early_sids.append(sids)
+            if len(self._early) > QUEUED_EVENTS:
+                await self.consumed(self._early.popleft())
+                self._early_sids.popleft()
+            return
         put = False
-        for sid in answer.sids:
+        for sid in sids:
             subscription = self._subscriptions.get(sid)
             if subscription is not None:
                 # One event is one credit, however many subscriptions get it: the first counts.
@@ -345,9 +432,15 @@ class Client:
         """An event has left a subscription's queue."""
         await self._connection.consumed(delivery.connection)
 
-    async def forget(self, sid: int) -> None:
-        """Unsubscribe. Where there is no connection, there is nothing to undo."""
-        if self._subscriptions.pop(sid, None) is not None and self._connection.connected:
+    async def forget(self, sid: int, *, kept: bool = True) -> None:
+        """Unsubscribe. Where there is no connection, there is nothing to undo. kept: not where the node keeps it for a durable
+        client."""
+        held = self._subscriptions.pop(sid, None)
+        if self.durable and kept:
+            return
+        for name in [name for name, known in self._kept.items() if known == sid]:
+            del self._kept[name]
+        if (held is not None or self.durable) and self._connection.connected:
             try:
                 await self._connection.call({"op": "unsubscribe", "sid": sid})
             except MeshError:

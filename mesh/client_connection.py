@@ -60,6 +60,10 @@ class Answer(msgspec.Struct, gc=False):
     reason: str = ""
     since: str | None = None
     until: str | None = None
+    deliveries: int = 0
+    client: str = ""
+    subscriptions: list[dict[str, Any]] = []
+    waiting: int = 0
     reply_to: str = ""
     correlation: str = ""
     event: msgspec.Raw = msgspec.Raw(b"")
@@ -98,13 +102,22 @@ class ClientConnection:
         timeout_s: float,
         deliver: Callable[[Answer], Awaitable[None]],
         resume: Callable[[trio.Nursery], int],
+        *,
+        path: str = "/v1/ws",
+        resumed: Callable[[Answer], None] | None = None,
+        ended: Callable[[MeshError], None] | None = None,
     ) -> None:
         self.urls = tuple(urls)
         self.number = 0
         """Counts the connections made."""
+        self.final: MeshError | None = None
+        """Why there will be no connection any more: another one took over, or the client was removed."""
         self._timeout_s = timeout_s
         self._deliver = deliver
         self._resume = resume
+        self._path = path
+        self._resumed = resumed
+        self._ended = ended
         self._ids = itertools.count(1)
         self._calls: dict[int, Call] = {}
         self._receipts: dict[int, Call] = {}
@@ -174,6 +187,10 @@ class ClientConnection:
     def _lost(self, what: str) -> NoReturn:
         raise ConnectionLost(what, self.urls[self._turn % len(self.urls)])
 
+    async def say(self, op: dict[str, Any]) -> None:
+        """Send an op that is not answered. Raises: ConnectionLost."""
+        await self._send(op)
+
     # -- credit -----------------------------------------------------------------------------------------
 
     async def consumed(self, number: int) -> None:
@@ -204,6 +221,10 @@ class ClientConnection:
                 why = await self._connect_once(task_status, begun)
                 begun = True
                 self._disconnected(why)
+                if self.final is not None:
+                    if self._ended is not None:
+                        self._ended(self.final)
+                    return
                 self._turn += 1
                 if self.number > before:
                     pause_s = _BACKOFF_S[0]
@@ -233,6 +254,7 @@ class ClientConnection:
                 return "the node does not read"
             except _BROKEN as error:
                 if begun:
+                    self.final = _final(error, url)
                     return _why(error)
                 self._turn += 1
                 if self._turn >= len(self.urls):
@@ -246,7 +268,7 @@ class ClientConnection:
                 nursery,
                 cast("trio.SocketStream", stream),
                 host,
-                "/v1/ws",
+                self._path,
                 subprotocols=["mesh.v1.json"],
                 max_message_size=_MESSAGE_BYTES,
                 receive_buffer_size=_RECEIVE_BYTES,
@@ -269,6 +291,9 @@ class ClientConnection:
             answer = _decode(text)
             if answer.op in ("event", "live", "gap"):
                 await self._deliver(answer)
+            elif answer.op == "resumed":
+                if self._resumed is not None:
+                    self._resumed(answer)
             elif answer.op == "receipt":
                 self._settle(self._receipts.get(answer.sid), answer)
             elif answer.id is not None:
@@ -323,6 +348,18 @@ def _why(error: BaseException) -> str:
     if isinstance(error, msgspec.DecodeError):
         return f"the other end does not speak mesh.v1.json: {error}"
     return str(error) or type(error).__name__
+
+
+_FINAL: Final = {4409: "MESH-E042", 4404: "MESH-E040"}
+"""Close codes after which connecting again would only take the client away from whoever has it now."""
+
+
+def _final(error: BaseException, url: str) -> MeshError | None:
+    if isinstance(error, trio_websocket.ConnectionClosed) and error.reason is not None:
+        code = _FINAL.get(error.reason.code)
+        if code is not None:
+            return MeshError(code, url, error.reason.reason or "")
+    return None
 
 
 def _first_failure(error: BaseException, urls: str) -> MeshError:

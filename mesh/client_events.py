@@ -109,7 +109,8 @@ class Delivery:
     raw: the structured CloudEvent as it came. mesh_id: REGION/NODE/EPOCH/SEQ. path: regions it crossed, oldest first.
     replayed: it comes from the node's event log.
     reply_to, correlation: of a request ("" else); `Client.reply` sends them back. connection: number of the connection
-    it came on, for its credit; 0: nothing is granted for it.
+    it came on, for its credit; 0: nothing is granted for it. redelivered, deliveries: it may have come before, and how often where
+    the node knows.
     """
 
     topic: str
@@ -117,6 +118,7 @@ class Delivery:
     mesh_id: str = ""
     path: tuple[str, ...] = ()
     redelivered: bool = False
+    deliveries: int = 0
     reply_to: str = ""
     correlation: str = ""
     connection: int = field(default=0, repr=False, compare=False)

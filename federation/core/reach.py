@@ -16,6 +16,12 @@ from mesh.core.plan import REGION
 
 FILTER_KEY = "f"
 GROUP_KEY = "g"
+KEPT_FILTER_KEY = "F"
+"""Beside a filter's key in a node's REGION table: a durable client holds it, so that it counts while the node is away."""
+KEPT_GROUP_KEY = "G"
+"""The same of a queue group; the value counts its durable members."""
+CLIENT_KEY = "d"
+"""A durable client of the node; the value is the address of the node's events port."""
 MEMBERS_MAX = 1 << 32
 """Members of a queue group that anybody may tell of: sums over a region stay numbers that a frame can carry."""
 

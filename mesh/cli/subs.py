@@ -19,6 +19,7 @@ COLUMNS: Final = (
     Column("CLIENT", field("client")),
     Column("NODE", field("node")),
     Column("REGION", field("region")),
+    Column("DURABLE", field("durable")),
     Column("AGE", lambda item: age(item.get("age_s"))),
     Column("SINCE", field("since"), wide=True),
 )

@@ -13,15 +13,20 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mesh.cli.ask import Event, Node
 from mesh.cli.options import Options, Parser, common, duration, options_of
 from mesh.cli.render import hyphens, json_line, paint, text, write_lines
 from mesh.model.errors import ERRORS, MeshError
 
+if TYPE_CHECKING:
+    from trio import CancelScope
+
+    from mesh.client import Client, Subscription
+
 EXAMPLES: Final = (
-    "mesh subscribe 'orders/#'",
+    "mesh subscribe 'orders/#' --client billing --durable --ack-after-print",
     "mesh subscribe 'orders/+/created' --group billing --wait mesh",
     "mesh subscribe 'orders/#' --from 10m -o json",
 )
@@ -61,6 +66,19 @@ def build(parser: Parser) -> None:
         help="stop after this time; exit 1 if COUNT was not reached",
     )
     parser.add_argument(
+        "--client", metavar="NAME", help="with --durable: the name under which the node knows this subscriber"
+    )
+    parser.add_argument(
+        "--durable",
+        action="store_true",
+        help="the node keeps the subscription, and at-least-once events while this command does not run",
+    )
+    parser.add_argument(
+        "--ack-after-print",
+        action="store_true",
+        help="with --durable: acknowledge each event once it is printed, not once it is sent",
+    )
+    parser.add_argument(
         "--no-reconnect", action="store_true", help="stop (exit 3) when the connection is lost"
     )
     common(parser)
@@ -70,9 +88,11 @@ def build(parser: Parser) -> None:
 def _run(args: argparse.Namespace) -> int:
     if args.count is not None and args.count < 1:
         raise MeshError("MESH-A001", "--count", "it must be above 0")
+    if bool(args.client) != args.durable or (args.ack_after_print and not args.durable):
+        raise MeshError("MESH-A001", "--client", "it goes with --durable, and --ack-after-print with both")
     session = _Subscription(args, options_of(args))
     try:
-        return session.run()
+        return session.run_durable() if args.durable else session.run()
     except KeyboardInterrupt:
         return 0
 
@@ -112,6 +132,54 @@ class _Subscription:
                 return 1 if self._args.count is not None else 0
             time.sleep(retry_s)
             retry_s = min(RETRY_MOST_S, retry_s * 2)
+
+    def run_durable(self) -> int:
+        """As `run`, over one WebSocket that acknowledges. Raises: MeshError, also when another process takes the name over."""
+        import trio
+
+        return trio.run(self._read_durable)
+
+    async def _read_durable(self) -> int:
+        import trio
+
+        from mesh.client import Client
+
+        args, options = self._args, self._options
+        acks = "explicit" if args.ack_after_print else "auto"
+        within_s = self._ends - time.monotonic() if self._ends is not None else float("inf")
+        client = Client(options.events, durable=args.client, acks=acks, connect_timeout_s=options.timeout_s)
+        regions = [one for one in (args.regions or "").split(",") if one]
+        async with client:
+            self._say(f"{args.client}: {client.waiting} events waited")
+            with trio.move_on_after(within_s):
+                async with trio.open_nursery() as nursery:
+                    for filter in args.filter:
+                        subscription = await client.subscribe(
+                            filter,
+                            group=args.group or "",
+                            wait=args.wait or "",
+                            regions=regions,
+                            wait_timeout_s=args.wait_timeout,
+                        )
+                        if subscription.receipt:
+                            self._tell_receipt(subscription.receipt)
+                        nursery.start_soon(self._print_all, client, subscription, nursery.cancel_scope)
+                return 0
+            return 1 if args.count is not None else 0
+
+    async def _print_all(self, client: Client, subscription: Subscription, all_of_them: CancelScope) -> None:
+        async for delivery in subscription:
+            self._seen += 1
+            told: dict[str, Any] = {"topic": delivery.topic, "path": list(delivery.path)}
+            if delivery.redelivered:
+                told["redelivered"] = True
+            self._print(delivery.mesh_id, told | {"event": json.loads(delivery.raw)})
+            if self._args.ack_after_print:
+                sys.stdout.flush()
+                await client.ack(delivery)
+            if self._args.count is not None and self._seen >= self._args.count:
+                all_of_them.cancel()
+                return
 
     def _is_over(self) -> bool:
         return self._ends is not None and time.monotonic() >= self._ends

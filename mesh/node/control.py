@@ -2,7 +2,8 @@
 
 Decides only who hears of what: a change in one machine becomes a call of another, a table's news become frames for the
 links that need them. Each algorithm is in its own machine.
-Invariant: the interest index holds exactly the entries of live members' tables and what `Reach` counts for other regions.
+Invariant: the interest index holds exactly the entries of live members' tables, what members that are away keep for durable
+clients, and what `Reach` counts for other regions.
 Source: design page "Routing".
 """
 
@@ -15,7 +16,17 @@ import msgspec
 
 from federation.core.advert import WAITING_KEY, Advertiser
 from federation.core.policy import link_role
-from federation.core.reach import FILTER_KEY, GROUP_KEY, MEMBERS_MAX, Reach, group_key, split_group_key
+from federation.core.reach import (
+    CLIENT_KEY,
+    FILTER_KEY,
+    GROUP_KEY,
+    KEPT_FILTER_KEY,
+    KEPT_GROUP_KEY,
+    MEMBERS_MAX,
+    Reach,
+    group_key,
+    split_group_key,
+)
 from federation.core.receipts import BRIDGE_KEY, HOLDS_KEY, Receipts
 from federation.core.routes import RouteMachine
 from mesh.core.effects import Effect, Notify, Send
@@ -41,6 +52,7 @@ KEPT_S = 86_400.0
 
 _encode = msgspec.msgpack.encode
 _route = msgspec.msgpack.Decoder(tuple[int, int, int, tuple[str, ...], str])
+_text = msgspec.msgpack.Decoder(Annotated[str, msgspec.Meta(max_length=300)])
 _count = msgspec.msgpack.Decoder(Annotated[int, msgspec.Meta(ge=0, le=MEMBERS_MAX)])
 
 
@@ -126,6 +138,51 @@ class ControlPlane:
             self.tables.put(key, value, now)
         self._entry(self.node, key, value, now)
 
+    def kept_changed(self, group: str, filter: str, members: int, now: float) -> None:
+        """Interest of this node that outlives its process came or went (see `Consumers.take_news`)."""
+        key = KEPT_GROUP_KEY + group_key(group, filter)[1:] if group else KEPT_FILTER_KEY + filter
+        if members:
+            self.tables.put(key, _encode(members), now)
+        else:
+            self.tables.delete(key, now)
+
+    def client_changed(self, name: str, here: bool, now: float) -> None:
+        """A durable client is kept at this node from now on, or no longer."""
+        if here:
+            self.tables.put(CLIENT_KEY + name, _encode(self.settings.events_address), now)
+        else:
+            self.tables.delete(CLIENT_KEY + name, now)
+
+    def homes(self, client: str) -> list[tuple[str, str]]:
+        """(node, events address) of the other members of the region that keep this client, live ones first, then by name."""
+        found: list[tuple[bool, str, str]] = []
+        for owner in self.tables.owners():
+            value = None if owner == self.node else self.tables.get(owner, CLIENT_KEY + client)
+            if value is None:
+                continue
+            try:
+                found.append((owner not in self._live, owner, _text.decode(value)))
+            except msgspec.DecodeError:
+                continue  # an entry nobody can read names no home
+        return [(owner, address) for _, owner, address in sorted(found)]
+
+    def _kept_entry(self, node: str, key: str, value: bytes | None, now: float) -> None:
+        """An entry of the table of a member that is away: what its durable clients want still counts, nothing else."""
+        if key[0] == KEPT_FILTER_KEY:
+            self._entry(node, FILTER_KEY + key[1:], value, now)
+        elif key[0] == KEPT_GROUP_KEY:
+            self._entry(node, GROUP_KEY + key[1:], value, now)
+
+    def _gone_entry(self, node: str, key: str, now: float) -> None:
+        """An entry of a member that just went away: out of use, unless durable clients keep it."""
+        kept = None
+        if key[0] == FILTER_KEY:
+            kept = self.tables.get(node, KEPT_FILTER_KEY + key[1:])
+        elif key[0] == GROUP_KEY:
+            kept = self.tables.get(node, KEPT_GROUP_KEY + key[1:])
+        if kept is None or key[0] == GROUP_KEY:
+            self._entry(node, key, kept, now)
+
     def _entry(self, node: str, key: str, value: bytes | None, now: float) -> None:
         """An entry of a live member's REGION table (or the own one) came, changed or went."""
         kind = key[0]
@@ -194,7 +251,7 @@ class ControlPlane:
             self._live.discard(node)
             self._gone.append(node)
             for key, _ in list(self.tables.items(node)):
-                self._entry(node, key, None, now)
+                self._gone_entry(node, key, now)
             self.routes.sibling_gone(node, now)
             self.receipts.member_gone(node)
         self.changed = True
@@ -272,9 +329,11 @@ class ControlPlane:
         """The first link to another region: from here on this node exports the region's summary."""
         self.is_bridge = True
         self.world.put(BRIDGE_KEY, _encode(1), now)
-        for node in self._live:
+        for node in self.tables.owners():
             for key, value in list(self.tables.items(node)):
-                if key[0] in (FILTER_KEY, GROUP_KEY):
+                if node not in self._live:
+                    self._kept_entry(node, key, value, now)
+                elif key[0] in (FILTER_KEY, GROUP_KEY):
                     self.advertiser.entry(node, key, value, now)
                 elif key == WAITING_KEY:
                     self.advertiser.waiting(node, self.tables.position(node), now)
@@ -354,6 +413,9 @@ class ControlPlane:
                 if before is not None and before.epoch < delta.epoch:
                     # The earlier process's routes were not relied on any more; what this one says alike is no change.
                     self._enter_routes(delta.owner, now)
+            else:
+                for change in applied.changes:
+                    self._kept_entry(change.owner, change.key, change.value, now)
             self.receipts.region_changes(delta.owner, applied.changes, now)
         else:
             self._world_changed(delta.owner, applied.changes, now)
@@ -449,7 +511,8 @@ class ControlPlane:
         members = self.membership.members()
         for owner in self.tables.owners():
             if owner != self.node and owner not in members:
-                self.tables.forget(owner, now)
+                for change in self.tables.forget(owner, now):
+                    self._kept_entry(owner, change.key, None, now)
                 self._epochs.pop(owner, None)
                 # Its bit goes to another name: without that every name a region ever had would make all masks longer.
                 self.interest.drop_bit(self.destinations.find(NODE + owner))

@@ -120,6 +120,7 @@ class NodeMachine:
         self.consumers = self.custody.consumers
         for change in self.consumers.restore(now):
             self.control.interest_changed(*change, now)
+        self._tell_of_clients(now)
         self.mail = Mail(self.key, self.forwarder, settings.limits, self.counters)
         self.inboxes = self.mail.inboxes
         self.admission = Admission(settings, self.sessions, self.links, self.control.membership)
@@ -335,8 +336,9 @@ class NodeMachine:
         for change in self.subscriptions.subscribe(session, sid, filter, group):
             self.control.interest_changed(*change, now)
         self.control.changed = True
-        self._settle(now)
         self.consumers.subscribed(session, sid, filter, group, now)
+        self._tell_of_clients(now)
+        self._settle(now)
 
     def unsubscribe(self, session: int, sid: int, now: float) -> None:
         """Remove a client's subscription. Raises KeyError when there is none."""
@@ -344,8 +346,9 @@ class NodeMachine:
         for change in self.subscriptions.unsubscribe(session, sid):
             self.control.interest_changed(*change, now)
         self.control.changed = True
-        self._settle(now)
         self.consumers.unsubscribed(session, sid, held, now)
+        self._tell_of_clients(now)
+        self._settle(now)
 
     def drop_session(self, session: int, now: float) -> None:
         """A live client went away. Idempotent."""
@@ -361,6 +364,7 @@ class NodeMachine:
     ) -> Connected:
         """A durable client connected, see `Consumers.connect`. Raises ValueError when there are too many."""
         connected = self.consumers.connect(name, terms, now, resume_after)
+        self._tell_of_clients(now)
         self._settle(now)
         return connected
 
@@ -368,10 +372,19 @@ class NodeMachine:
         """A durable client is no more. Raises KeyError when there is none."""
         self._interest_changed(self.consumers.remove(name, now), now)
 
+    def _tell_of_clients(self, now: float) -> None:
+        """Durable clients came or went, or what they want: the region has to know what outlives this process, and where they are."""
+        kept, clients = self.consumers.take_news()
+        for change in kept:
+            self.control.kept_changed(*change, now)
+        for name, here in clients.items():
+            self.control.client_changed(name, here, now)
+
     def _interest_changed(self, changes: Iterable[Transition], now: float) -> None:
         for change in changes:
             self.control.interest_changed(*change, now)
             self.control.changed = True
+        self._tell_of_clients(now)
         self._settle(now)
 
     def start_wait(self, now: float) -> Version:

@@ -173,4 +173,9 @@ class NodeReceivers:
 
     def home(self, client: str) -> Home | None:
         """See Receivers."""
+        if self._machine.consumers.durable.of_name(client) is not None:
+            return None
+        control = self._machine.control
+        for node, address in control.homes(client):
+            return Home(node, address, node in control.live_members())
         return None

@@ -14,7 +14,7 @@ from mesh.model.limits import Limits
 class NodeSettings:
     """Args:
     region, node: who this is. instance: random per process start. epoch: see `mesh.store.epoch`.
-    address: where other nodes reach the link port, "" when it only dials out.
+    address: where other nodes reach the link port, "" when it only dials out. events_address: where they reach its clients' port.
     accept: "any" or "listed": which regions may dial in. bridges: terms per listed region.
     alone: no seeds, no bridges, no registry and no link port: nobody else will ever tell it anything.
     merge_budget: filters a region exports before its summary merges.
@@ -26,6 +26,7 @@ class NodeSettings:
     epoch: int
     software: str
     address: str = ""
+    events_address: str = ""
     location: tuple[float, float] | None = None
     labels: dict[str, str] = field(default_factory=dict)
     accept: str = "any"

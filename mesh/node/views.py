@@ -215,7 +215,11 @@ class Views:
         index = node.machine.subscriptions
         now = trio.current_time()
         items: list[Item] = []
+        receivers = node.clients.receivers
         for number, session in sorted(node.clients.sessions.items()):
+            held_under = receivers.number_of(number)
+            if held_under != number:
+                continue  # durable: below
             for sid, held in index.of_session(number).items():
                 group, filter = held if isinstance(held, tuple) else ("", held)
                 items.append(
@@ -228,6 +232,24 @@ class Views:
                         "sid": sid,
                         "since": session.since,
                         "age_s": round(now - session.opened, 3),
+                        "durable": "",
+                    }
+                )
+        for client in sorted(node.machine.consumers.durable, key=lambda one: one.name):
+            connection = node.clients.sessions.get(receivers.connection_of(client.number))
+            for sid, held in index.of_session(client.number).items():
+                group, filter = held if isinstance(held, tuple) else ("", held)
+                items.append(
+                    {
+                        "node": node.key.node,
+                        "filter": filter,
+                        "group": group,
+                        "client": client.name,
+                        "region": node.key.region,
+                        "sid": sid,
+                        "since": connection.since if connection is not None else None,
+                        "age_s": round(now - connection.opened, 3) if connection is not None else None,
+                        "durable": "away" if connection is None else "connected",
                     }
                 )
         return items

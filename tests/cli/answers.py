@@ -81,11 +81,15 @@ LINKS = listing(
 SUBSCRIPTIONS = listing(
     {
         "filter": "orders/#", "group": "", "client": "sse#4", "region": "eu", "node": "eu-1",
-        "since": "2026-01-05T09:00:00Z", "age_s": 65.0,
+        "since": "2026-01-05T09:00:00Z", "age_s": 65.0, "durable": "",
     },
     {
         "filter": "orders/+/created", "group": "billing", "client": "ws#9 shop", "region": "eu", "node": "eu-2",
-        "since": "2026-01-05T09:00:30Z", "age_s": 35.0,
+        "since": "2026-01-05T09:00:30Z", "age_s": 35.0, "durable": "",
+    },
+    {
+        "filter": "orders/#", "group": "", "client": "invoices", "region": "eu", "node": "eu-2",
+        "since": None, "age_s": None, "durable": "away",
     },
     answered=("eu-1", "eu-2"),
 )  # fmt: skip

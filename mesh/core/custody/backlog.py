@@ -18,7 +18,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple, TypeAlias
 
 from mesh.core.custody.records import EventId, Opened, Records, Unreadable
-from mesh.model.event import Event, queue_bytes
+from mesh.model.event import Event
 from mesh.wire.codec import remaining_bucket
 from mesh.wire.frames import BatchHeader
 
@@ -47,6 +47,10 @@ class Share:
     left: int
     repeats: bool = False
     at: int = 0
+
+    def size_of(self, events: int) -> int:
+        """What so many of those that wait count for: their part of what all of them do, so that nobody has to look at each."""
+        return self.size_bytes * events // (len(self.indexes) - self.at)
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +88,7 @@ class Taken(NamedTuple):
     indexes: Sequence[int]
     opened: Opened | None
     attempts: int = 0
+    size_bytes: int = 0
 
 
 def stamp(header: BatchHeader, events: Sequence[Event], now: float) -> tuple[float, float]:
@@ -200,7 +205,7 @@ class Backlog:
             opened = self.records.open(share.lsn)
             index = share.indexes[share.at]
             event = opened.events[index]
-            self._advance(share, event)
+            self._advance(share)
             handed = self._handed(share, index, opened.header, event)
             if handed.lane in self._lanes:
                 self.come_back(handed, now)  # behind the one that has to go first
@@ -208,8 +213,8 @@ class Backlog:
             return Next(handed, opened.header, event)
         return None
 
-    def _advance(self, share: Share, event: Event) -> None:
-        size = queue_bytes((event,))
+    def _advance(self, share: Share) -> None:
+        size = share.size_of(1)
         share.at += 1
         share.size_bytes -= size
         self.events -= 1
@@ -261,24 +266,20 @@ class Backlog:
         except Unreadable:
             opened, indexes = None, share.indexes[share.at :]
         whole = len(indexes) == len(share.indexes) - share.at
-        size = share.size_bytes
-        if opened is not None and not whole:
-            size = queue_bytes(opened.events[index] for index in indexes)
+        size = share.size_of(len(indexes))
         share.at += len(indexes)
         self._take_off(share, size, len(indexes))
         if whole:
             self._shares.popleft()
-        return Taken(share, indexes, opened)
+        return Taken(share, indexes, opened, 0, size)
 
     def put_back(self, taken: Taken) -> None:
         """Undo `oldest`: the events wait again, first of all."""
-        share, opened = taken.share, taken.opened
-        assert opened is not None, "what nobody can read is not put back"
-        size = queue_bytes(opened.events[index] for index in taken.indexes)
+        share = taken.share
         if share.at >= len(share.indexes):
             self._shares.appendleft(share)
         share.at -= len(taken.indexes)
-        self._take_off(share, -size, -len(taken.indexes))
+        self._take_off(share, -taken.size_bytes, -len(taken.indexes))
 
     def come_back_oldest(self) -> Handed | None:
         """Take the oldest event that came back out; None when there is none."""
@@ -313,7 +314,6 @@ class Backlog:
         kept: list[int] = []
         if opened is None:
             gone += waiting
-            size = share.size_bytes
         else:
             first = NEVER
             for index in waiting:
@@ -324,9 +324,9 @@ class Backlog:
                 else:
                     kept.append(index)
                     first = min(first, expires_at)
-            size = queue_bytes(opened.events[index] for index in gone)
             if first < NEVER:
                 heappush(self._deadlines, (first, share.lsn, -1, share))
+        size = share.size_of(len(gone))
         share.indexes, share.at = kept, 0
         self._take_off(share, size, len(gone))
         if not kept:

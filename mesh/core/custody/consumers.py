@@ -22,7 +22,7 @@ from mesh.core.custody.store import Store
 from mesh.core.custody.wanted import Wanted, sort, split_group_part
 from mesh.core.custody.window import AckTerms, Window
 from mesh.core.plan import PlanMemory
-from mesh.core.subscriptions import SubscriptionIndex, Transition
+from mesh.core.subscriptions import SubscriptionIndex, Transition, bucket
 from mesh.model.event import Delivery, Event
 from mesh.model.ids import MeshId
 from mesh.model.limits import Limits
@@ -32,6 +32,16 @@ from mesh.wire.frames import BatchHeader
 
 AWAY_NOTE_S: Final = 600.0
 """How often the time a client has been away is written down."""
+
+
+class News(NamedTuple):
+    """What the region has to know of durable clients, beside the interest itself.
+
+    kept: (group, filter, members) of interest that outlives this process: 0: no longer. clients: name -> whether this node keeps it.
+    """
+
+    kept: list[Transition]
+    clients: dict[str, bool]
 
 
 class Connected(NamedTuple):
@@ -94,6 +104,9 @@ class Consumers:
         self._subscriptions = subscriptions
         self._limits = limits
         self._counters = counters
+        self._kept: dict[tuple[str, str], int] = {}
+        """(group, filter) -> durable subscriptions to it."""
+        self._news = News([], {})
         self._note_away_at = NEVER
         self._acked = self._refused = self._late = self._unknown_acks = 0
 
@@ -180,8 +193,27 @@ class Consumers:
         told: list[Transition] = []
         for client, sid, filter, group in self.durable.load(now):
             told += self._subscriptions.subscribe(client.number, sid, filter, group)
+            self._keep(group, filter, 1)
+        self._news.clients.update((client.name, True) for client in self.durable)
         self._note_away_at = now + AWAY_NOTE_S
         return told
+
+    def _keep(self, group: str, filter: str, change: int) -> None:
+        """One more or one less durable subscription."""
+        before = self._kept.get((group, filter), 0)
+        after = before + change
+        if after:
+            self._kept[group, filter] = after
+        else:
+            del self._kept[group, filter]
+        told = bucket(after) if group else min(after, 1)
+        if told != (bucket(before) if group else min(before, 1)):
+            self._news.kept.append(Transition(group, filter, told))
+
+    def take_news(self) -> News:
+        """What changed since the last call, in order."""
+        news, self._news = self._news, News([], {})
+        return news
 
     def connect(
         self, name: str, terms: AckTerms, now: float, resume_after: EventId | None = None
@@ -197,6 +229,8 @@ class Consumers:
         if known is not None:
             self.disconnect(known.number, now)
         client = self.durable.connect(name, Settings(terms.auto, terms.ack_timeout_s, terms.max_deliveries))
+        if known is None:
+            self._news.clients[name] = True
         if resume_after is not None:
             self._resume_after(client.number, resume_after)
         self._dispatch.windows[client.number] = Window(client.number, terms)
@@ -216,6 +250,9 @@ class Consumers:
         self._end(client.number, Drop.CLIENT_REMOVED, now)
         self._backlog_gone(f"c/{name}", Drop.CLIENT_REMOVED)
         self.durable.remove(client, iter(held))
+        self._news.clients[name] = False
+        for one in held.values():
+            self._keep(*(("", one) if isinstance(one, str) else one), -1)
         self._left_groups(held.values(), now)
         return told
 
@@ -224,6 +261,7 @@ class Consumers:
         client = self.durable.of_number(session)
         if client is not None:
             self.durable.subscribed(client, sid, filter, group)
+            self._keep(group, filter, 1)
         backlog = self._dispatch.groups.get((group, filter)) if group else None
         if backlog is not None:
             self._dispatch.pump(backlog, now)
@@ -233,6 +271,7 @@ class Consumers:
         client = self.durable.of_number(session)
         if client is not None:
             self.durable.unsubscribed(client, sid)
+            self._keep(*(("", held) if isinstance(held, str) else held), -1)
             backlog = self._dispatch.own.get(session)
             if backlog is not None and not self._subscriptions.of_session(session):
                 self._dispatch.drop_all(backlog, Drop.INTEREST_GONE)
@@ -393,10 +432,13 @@ class Consumers:
 
     def handle_deadline(self, now: float) -> list[Transition]:
         """Deliver again what is due, bury what is too late, remove who stayed away. Returns what the region must be told."""
-        for who in self._dispatch.due(now):
+        due = self._dispatch.due(now)
+        # Windows first: what is late goes before newer events of its key that are due at the same time.
+        for who in due:
             if isinstance(who, Window):
                 self._look_at_window(who, now)
-            else:
+        for who in due:
+            if isinstance(who, Backlog):
                 self._dispatch.look(who, now)
         told: list[Transition] = []
         if now >= self._note_away_at:

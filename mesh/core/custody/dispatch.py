@@ -81,6 +81,8 @@ class Dispatch:
         self._wake_number = 0
         self._sids: dict[tuple[int, str], tuple[int, ...]] = {}
         self._sids_generation = -1
+        self._way = Way(("", "", 0), (), False)
+        self._way_of: BatchHeader | None = None
 
     # -- into the queues -----------------------------------------------------------------------------------------
 
@@ -232,9 +234,11 @@ class Dispatch:
         handed, header, event = found
         handed.deliveries += 1
         repeats = handed.deliveries > 1 or bool(header.flags & Flag.REDELIVERED)
-        way = Way((header.region, header.node, header.epoch), header.path, repeats)
+        if header is not self._way_of or repeats is not self._way.redelivered:
+            self._way_of = header
+            self._way = Way((header.region, header.node, header.epoch), header.path, repeats)
         window.add(handed)
-        self.handing.add(window.session, sids, way, handed.deliveries, event)
+        self.handing.add(window.session, sids, self._way, handed.deliveries, event)
         self._counters.delivered += 1
 
     def sids_of(self, session: int, topic: str) -> tuple[int, ...]:

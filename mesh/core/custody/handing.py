@@ -35,7 +35,7 @@ class Handing:
             run = runs[-1]
             if (
                 run.sids == sids
-                and run.way == way
+                and (run.way is way or run.way == way)
                 and run.deliveries == deliveries
                 and len(run.events) < RUN_EVENTS
             ):

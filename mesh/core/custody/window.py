@@ -76,7 +76,9 @@ class Window:
 
     def _gone(self, twins: list[Handed]) -> None:
         self.count -= len(twins)
-        self.unwritten -= sum(handed.due_at == NEVER for handed in twins)
+        for handed in twins:
+            if handed.due_at == NEVER:
+                self.unwritten -= 1
 
     def up_to(self, id: EventId) -> list[EventId]:
         """The ids sent until and with this one, in order of sending; empty when it is not out."""
