@@ -98,7 +98,7 @@ class Intake:
             lsn = max(lsn, self._keep(way, some, flags, now))
         for event, group in unserved:
             header = replace(self._ingress.header(event.deadline_ms, 0), count=1)
-            lsn = max(lsn, self._letters.put(header, event, group, Drop.NO_MEMBERS, 0))
+            lsn = max(lsn, self._letters.put(header, event, group, Drop.NO_MEMBERS, 0, 0.0))
         return published, lsn
 
     def _sorted(
