@@ -51,6 +51,8 @@ SECTIONS: Final[tuple[tuple[str, tuple[Command, ...]], ...]] = (
             Command("links", "links between nodes", ("list", "show")),
             Command("routes", "routes to other regions, and why", ("list", "show", "watch")),
             Command("subs", "who is subscribed to what", ("list",)),
+            Command("spools", "what is kept for others, and why it waits", ("list",)),
+            Command("dlq", "what could not be delivered", ("list", "show", "replay", "drop")),
             Command("registry", "what the registry says, and what gossip says", ("status", "list", "diff")),
         ),
     ),
