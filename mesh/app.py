@@ -43,6 +43,7 @@ from mesh.net.transport import Transport
 from mesh.node.dialler import Target
 from mesh.node.discovery import Discovery
 from mesh.node.event_log import EventLog
+from mesh.node.inspect import JournalReading
 from mesh.node.runner import Node
 from mesh.node.settings import NodeSettings
 from mesh.protocols.serve import EventsPort
@@ -203,12 +204,18 @@ async def _main(config: Config, name: str, epoch: int, again: Again | None, jour
             rules=TopicRules(config.topics),
         )
         _show_settings(node, config)
+        node.inspection.journal = lambda: _journal_reading(journal)
         for warning in config.warnings():
             log.warning("insecure", detail=warning)
         await _serve(config, node, listeners, again, journal)
     finally:
         for listener in listeners.values():
             listener.close()
+
+
+def _journal_reading(journal: Journal) -> JournalReading:
+    found = journal.statistics()
+    return JournalReading(found.state.value, found.records, found.bytes, found.commits, found.committed_bytes)
 
 
 def open_registry(backend: Backend) -> Registry | None:

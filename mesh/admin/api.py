@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 import trio
 
+from mesh.admin.letters import FILTERS, PATH, LetterCalls, method_of, place_of
 from mesh.admin.metrics import Metrics
 from mesh.admin.paging import DEFAULT_LIMIT, MOST, page, read_cursor
 from mesh.admin.region import gather
@@ -23,6 +24,7 @@ from mesh.model.quantity import parse_duration
 from mesh.net.http_request import Request
 from mesh.net.http_response import Response
 from mesh.node.inspect import Inspect, Item, What
+from mesh.node.letters import Act
 
 API_VERSION: Final = "mesh/v1"
 WATCH_PATH: Final = "/v1/routes/watch"
@@ -47,6 +49,7 @@ COLLECTIONS: Final[dict[str, Collection]] = {
     "/v1/config": Collection(What.CONFIG, "", ("key", "origin")),
     "/v1/version": Collection(What.VERSION, "", ()),
     "/v1/log": Collection(What.LOG, "", ("state",)),
+    "/v1/spools": Collection(What.SPOOLS, "id", ("kind", "destination", "why")),
     "/v1/registry/status": Collection(What.REGISTRY, "", ("id", "kind", "state")),
     "/v1/registry/entries": Collection(What.REGISTRY_ENTRIES, "", ("id", "kind", "region", "reason")),
     "/v1/registry/diff": Collection(What.REGISTRY_DIFF, "", ("id", "kind", "verdict", "right")),
@@ -62,6 +65,7 @@ class Api:
     def __init__(self, inspect: Inspect) -> None:
         self._inspect = inspect
         self._metrics = Metrics(inspect)
+        self._letters = LetterCalls(inspect)
         self._calls: dict[str, tuple[str, _Call]] = {
             "/livez": ("GET", self._livez),
             "/readyz": ("GET", self._readyz),
@@ -83,13 +87,15 @@ class Api:
             method, answer = call
             check_method(request, method)
             return await answer(request)
+        if path == PATH or path.startswith(PATH + "/"):
+            return await self._dead_letters(request, path)
         parent, _, one = path.rpartition("/")
         if path in COLLECTIONS:
             collection, one = COLLECTIONS[path], ""
         elif parent in COLLECTIONS and COLLECTIONS[parent].one and one:
             collection = COLLECTIONS[parent]
         else:
-            raise no_such_path(path, [*self._calls, *COLLECTIONS, WATCH_PATH])
+            raise no_such_path(path, [*self._calls, *COLLECTIONS, PATH, WATCH_PATH])
         check_method(request, "GET")
         return await self._list(request, collection, one)
 
@@ -100,14 +106,11 @@ class Api:
             filters[collection.one] = one
         limit = _number(given, "limit", DEFAULT_LIMIT, MOST)
         after = read_cursor(collection.what, given.get("cursor", ""))
-        here = given.get("here", "false")
-        if here not in ("true", "false"):
-            raise MeshError("MESH-A007", "here", f"{here!r} is not true or false")
         gathered = await gather(
             self._inspect,
             collection.what,
             node=given.get("node", ""),
-            here=here == "true",
+            here=_here(given),
             timeout_s=_duration(given),
         )
         found = await page(collection.what, gathered.items, filters, limit=limit, after=after)
@@ -117,6 +120,26 @@ class Api:
                 "MESH-A005", request.path, f"nobody knows it (not asked or silent: {silent or 'none'})"
             )
         return listing(gathered.answered, gathered.missing, found.items, found.next)
+
+    async def _dead_letters(self, request: Request, path: str) -> Response:
+        """The list, some that are named, or what is to be done with them: see `mesh.admin.letters`."""
+        place = place_of(path)
+        check_method(request, *method_of(place))
+        if not place.node:
+            given = parameters(request, (*FILTERS, *_SCOPE))
+            items, answered, missing, cursor = await self._letters.page(
+                given,
+                limit=_number(given, "limit", DEFAULT_LIMIT, MOST),
+                cursor=given.get("cursor", ""),
+                node=given.get("node", ""),
+                here=_here(given),
+                timeout_s=_duration(given),
+            )
+            return listing(answered, missing, items, cursor)
+        given = parameters(request, ("timeout", "limit"))
+        act = {"POST": Act.REPLAY, "DELETE": Act.DROP}.get(request.method, Act.SHOW)
+        items = await self._letters.act(place, act, _duration(given))
+        return listing([place.node], [], items, None)
 
     # -- single calls ------------------------------------------------------------------------------------------------
 
@@ -189,9 +212,9 @@ class WrongMethod(MeshError):
         self.allowed = allowed
 
 
-def check_method(request: Request, method: str) -> None:
+def check_method(request: Request, *methods: str) -> None:
     """Raises: WrongMethod. HEAD is answered wherever GET is."""
-    allowed = ("GET", "HEAD") if method == "GET" else (method,)
+    allowed = [name for method in methods for name in (("GET", "HEAD") if method == "GET" else (method,))]
     if request.method not in allowed:
         raise WrongMethod(request.path, request.method, ", ".join(allowed))
 
@@ -224,6 +247,13 @@ def _number(given: dict[str, str], name: str, default: int, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
         raise MeshError("MESH-A007", name, f"{text[:20]!r} is not a number from 1 to {most}")
     return int(text)
+
+
+def _here(given: dict[str, str]) -> bool:
+    here = given.get("here", "false")
+    if here not in ("true", "false"):
+        raise MeshError("MESH-A007", "here", f"{here!r} is not true or false")
+    return here == "true"
 
 
 def _duration(given: dict[str, str]) -> float:

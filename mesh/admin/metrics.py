@@ -15,10 +15,13 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from mesh import __version__
-from mesh.node.inspect import Counters, Inspect
+from mesh.model.journal import JournalState
+from mesh.node.inspect import Counters, CustodyReading, Inspect, JournalReading
 
 REFUSAL_SERIES: Final = 64
 """Refusals are named by the code of many places: beyond so many (port, reason) pairs the rest is summed up as "other"."""
+DESTINATION_SERIES: Final = 64
+"""Destinations and peers that have a series of their own; the rest is summed up as "other"."""
 
 
 class Metrics:
@@ -45,6 +48,9 @@ class Metrics:
         yield from _totals(counters)
         yield from _gauges(counters)
         yield from _registries(counters)
+        yield from _custody(counters.custody)
+        if counters.custody.journal is not None:
+            yield from _journal(counters.custody.journal)
         ready = GaugeMetricFamily("mesh_ready", "1 while clients should be sent here.")
         ready.add_metric((), int(self._inspect.ready()[0]))
         yield ready
@@ -112,6 +118,70 @@ def _registries(counters: Counters) -> Iterator[Metric]:
         calls.add_metric((role,), registry.calls)
         failed.add_metric((role,), registry.failures)
     yield from (up, calls, failed)
+
+
+def _custody(custody: CustodyReading) -> Iterator[Metric]:
+    """At-least-once delivery: what is kept, where it waits, and what ended."""
+    for name, about, number in (
+        ("mesh_custody_records", "Records kept for other regions and nodes.", custody.records),
+        ("mesh_dead_letters_kept", "Dead letters that wait for a person.", custody.letters),
+        ("mesh_dead_letters_kept_bytes", "Bytes of these.", custody.letter_bytes),
+    ):
+        gauge = GaugeMetricFamily(name, about)
+        gauge.add_metric((), number)
+        yield gauge
+    for name, about, label, values in (
+        ("mesh_custody_waiting", "Records that wait, by destination.", "destination", custody.waiting),
+        (
+            "mesh_custody_under_way_bytes",
+            "Bytes sent to a peer and not stored there yet, as far as it said.",
+            "peer",
+            custody.under_way_bytes,
+        ),
+    ):
+        family = GaugeMetricFamily(name, about, labels=(label,))
+        for value, count in _largest(values):
+            family.add_metric((value,), count)
+        yield family
+    yield _counted(
+        "mesh_custody_refused", "Batches a next hop did not take, by its reason.", "reason", custody.refused
+    )
+    yield _counted(
+        "mesh_dead_letters", "Events that ended as dead letters, by reason.", "reason", custody.died
+    )
+    passed = CounterMetricFamily(
+        "mesh_custody_passed_window", "Events below the dedupe window: delivered, perhaps again."
+    )
+    passed.add_metric((), custody.passed_window)
+    yield passed
+
+
+def _journal(journal: JournalReading) -> Iterator[Metric]:
+    state = GaugeMetricFamily("mesh_journal_state", "1 for the state the journal is in.", labels=("state",))
+    for each in JournalState:
+        state.add_metric((each.value,), int(each.value == journal.state))
+    yield state
+    for name, about, number in (
+        ("mesh_journal_records", "Records that are not settled.", journal.records),
+        ("mesh_journal_bytes", "Bytes of the journal's segments.", journal.bytes),
+    ):
+        gauge = GaugeMetricFamily(name, about)
+        gauge.add_metric((), number)
+        yield gauge
+    for name, about, number in (
+        ("mesh_journal_commits", "Commits: writes that were synced.", journal.commits),
+        ("mesh_journal_committed_bytes", "Bytes of these.", journal.committed_bytes),
+    ):
+        counter = CounterMetricFamily(name, about)
+        counter.add_metric((), number)
+        yield counter
+
+
+def _largest(values: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The largest DESTINATION_SERIES of them, and the sum of the rest as "other"."""
+    ranked = sorted(values.items(), key=lambda entry: (-entry[1], entry[0]))
+    rest = sum(count for _, count in ranked[DESTINATION_SERIES:])
+    return sorted(ranked[:DESTINATION_SERIES]) + ([("other", rest)] if rest else [])
 
 
 def _counted(name: str, about: str, label: str, values: Mapping[str, int]) -> Metric:

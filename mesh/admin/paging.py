@@ -58,6 +58,10 @@ def _of_subscription(item: Item) -> Place:
     return (str(item["node"]), str(item.get("filter")), str(item.get("group")), str(item.get("client")))
 
 
+def _of_spool(item: Item) -> Place:
+    return (str(item["node"]), str(item.get("id")))
+
+
 def _of_any(item: Item) -> Place:
     return (str(item["node"]),)
 
@@ -67,6 +71,7 @@ _PLACES: Final[Mapping[What, Callable[[Item], Place]]] = {
     What.LINKS: _of_link,
     What.ROUTES: _of_route,
     What.SUBSCRIPTIONS: _of_subscription,
+    What.SPOOLS: _of_spool,
 }
 
 

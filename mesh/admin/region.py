@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from mesh.model.errors import MeshError
 from mesh.node.inspect import Inspect, Item, MissingNode, What
 
-_BELIEVED: Final = ("state", "age_s", "reason", "detail")
+_BELIEVED: Final = ("state", "age_s", "reason", "detail", "spooled")
 """Of a member these are the word of the node that is asked, also when the member speaks for itself."""
 
 

@@ -21,6 +21,12 @@ def _rtt(item: Item) -> str:
     return f"{rtt:.1f}ms" if isinstance(rtt, (int, float)) else "-"
 
 
+def _under_way(item: Item) -> str:
+    """At-least-once batches that the other end has not stored yet, as far as it said."""
+    batches = item.get("custody_batches")
+    return f"{batches} batches, {item.get('custody_bytes')} bytes" if batches else "-"
+
+
 COLUMNS: Final = (
     Column("ID", field("id")),
     Column("PEER", field("peer")),
@@ -52,6 +58,7 @@ FIELDS: Final = (
     ("events out/s", field("rate_out")),
     ("queued events", field("queued")),
     ("credit bytes", field("credit")),
+    ("kept, under way", _under_way),
 )
 
 

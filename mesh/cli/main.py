@@ -53,6 +53,8 @@ SECTIONS: Final[tuple[tuple[str, tuple[Command, ...]], ...]] = (
             Command("subs", "who is subscribed to what", ("list",)),
             Command("journal", "what a node on this machine keeps on its disk", ("list", "verify", "show")),
             Command("log", "what nodes keep for replays", ("list",)),
+            Command("spools", "what is kept for others, and why it waits", ("list",)),
+            Command("dlq", "what could not be delivered", ("list", "show", "replay", "drop")),
             Command("registry", "what the registry says, and what gossip says", ("status", "list", "diff")),
         ),
     ),

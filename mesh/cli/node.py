@@ -12,6 +12,7 @@ from mesh.cli.ask import Node, segment
 from mesh.cli.listing import show_details, show_list
 from mesh.cli.options import Parser, common, options_of, subcommands, subparser
 from mesh.cli.render import Column, Item, age, as_json, as_yaml, details, field, hyphens, write_lines
+from mesh.cli.spools import queue
 
 EXAMPLES: Final = (
     "mesh node list",
@@ -43,6 +44,7 @@ FIELDS: Final = (
     ("addresses", field("addresses")),
     ("location", field("location")),
     ("labels", field("labels")),
+    ("spooled", lambda item: queue(item.get("spooled"))),
     ("says", field("node")),
 )
 

@@ -15,6 +15,7 @@ from mesh.cli.ask import Node, segment
 from mesh.cli.listing import Answer, on_nodes, show_details, show_list
 from mesh.cli.options import Parser, common, options_of, subcommands, subparser
 from mesh.cli.render import Column, Item, age, details, field, hyphens, json_line, paint, text, write_lines
+from mesh.cli.spools import queue
 from mesh.model.errors import MeshError
 
 EXAMPLES: Final = ("mesh routes list", "mesh routes show us", "mesh routes watch")
@@ -69,6 +70,7 @@ FIELDS: Final = (
     ("seqno", field("seqno")),
     ("path", field("path")),
     ("age", lambda item: age(item.get("age_s"))),
+    ("spooled", lambda item: queue(item.get("spooled"))),
 )
 
 

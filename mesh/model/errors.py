@@ -153,6 +153,8 @@ _ADMIN: Final[tuple[ErrorCode, ...]] = (
     ErrorCode("MESH-A021", "a web page of another site may not call this node",
               "Call it by its address or as localhost, and from a page of this machine or none; browsers send every page's "
               "requests to this machine's ports too.", status=403),
+    ErrorCode("MESH-A022", "the dead letter cannot be published again now",
+              "The detail says why; subscribe to its topic first if nobody wants it, or drop it.", status=409),
 )
 # -- events port -----------------------------------------------------------------------------------------
 _EVENTS: Final[tuple[ErrorCode, ...]] = (

@@ -51,7 +51,8 @@ class Limits:
     custody_timeout_s: float = 10.0  # a next hop that does not say that it stored a batch: sent again
     spool_bytes_per_s: float = 33_554_432.0  # what waited for a way leaves no faster
     spool_age_s: float = 86_400.0  # an event without a deadline waits no longer: dead letter, spool_age
-    dead_letter_bytes: int = 64 << 20  # dead letters kept; the oldest go first
+    dead_letters: int = 50_000  # kept at most; the oldest go first, dead_letters_full
+    dead_letter_bytes: int = 64 << 20  # the same in bytes
     # clients
     event_bytes: int = 1 << 20  # of a published event; larger: 413
     topic_bytes: int = 512  # longer: 400

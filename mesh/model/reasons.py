@@ -59,6 +59,8 @@ class Drop(StrEnum):
     """More waits under its topic's rule than may, and the rule lets the oldest go."""
     SPOOL_AGE = "spool_age"
     """It waited as long as anything may."""
+    DEAD_LETTERS_FULL = "dead_letters_full"
+    """A dead letter, and the oldest of more than may be kept."""
     MEMBER_GONE = "member_gone"
     """The node it was for is dead, and nothing there outlived it."""
 
@@ -108,6 +110,31 @@ class LogGap(StrEnum):
     """The file was damaged: it was set aside, and a new one begun."""
     TRIMMED = "trimmed"
     """They grew too old, or the log too large, before a slow replay had read them."""
+
+
+class Hold(StrEnum):
+    """Why what is kept for a destination waits, as the decision not to send it said."""
+
+    NO_ROUTE = "no_route"
+    """No way to the region, or no link to the node."""
+    NO_CREDIT = "no_credit"
+    """As much is under way to it, and not stored there yet, as may be."""
+    RETRY = "retry"
+    """The next hop did not take the last one: it is tried again after a pause."""
+    RATE = "rate"
+    """What waited for a way leaves at a bounded rate."""
+
+
+class NoReplay(StrEnum):
+    """Why a dead letter was not published again."""
+
+    UNKNOWN = "unknown"
+    """There is none of this number, or its disk lost it."""
+    UNDER_WAY = "under_way"
+    """It is being published again already."""
+    NOBODY = "nobody"
+    """Nobody wants its topic any more."""
+    DRAINING = "draining"
 
 
 class NotDelivered(StrEnum):

@@ -447,7 +447,7 @@ class Clients:
             )
         return Answer(end.event, end.path, end.problem, reasons)
 
-    async def question(self, node: str, topic: str, timeout_s: float) -> Event | None:
+    async def question(self, node: str, topic: str, timeout_s: float, data: bytes = b"") -> Event | None:
         """Ask another node of the region; None when no answer came in time. Raises: RefusedError when too many wait."""
         now = trio.current_time()
         inboxes = self._machine.inboxes
@@ -460,7 +460,7 @@ class Clients:
         self._requests[inbox] = (done, ended)
         inboxes.sent(inbox, {f"n/{node}"}, ())
         try:
-            if self._machine.ask(self.key.region, node, topic, b"", (str(reply_to), inbox), now) is not None:
+            if self._machine.ask(self.key.region, node, topic, data, (str(reply_to), inbox), now) is not None:
                 return None
             self._node.after_call()
             await done.wait()

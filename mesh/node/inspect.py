@@ -17,6 +17,11 @@ Items, by `What` (each also has `node`; ages in seconds; a field that does not a
 - subscriptions: `filter group client region since age_s`; client is the session's name, since in RFC 3339.
 - config: `key value origin`; origin `flag | env | file | default`.
 - version: `version protocol python instance epoch`.
+- dead_letters: one item, `letters more`; each of `letters` has `id lsn topic reason part region attempts path mesh_id first_seen
+  died_at age_s bytes replaying`; id is NODE/LSN, part the destination it did not reach (`r/REGION`, `n/NODE`, `c/CLIENT`,
+  `s/SESSION`, `g/GROUP/FILTER`, `here`), region its region if it is one.
+- spools: `id kind destination records events bytes oldest_s under_way_records under_way_bytes why detail`; id is the part, kind
+  `region | node`, why a Hold value of the last decision, "" when nothing waits, detail the Refuse value behind `retry`.
 - registry: `id kind endpoint state age_s registered lease_s lease_age_s last_success_s calls failures per_minute ignored entries
   regions detail`; one for each registry in use, id `all | nodes | directory | former`, state `reachable | unavailable |
   waiting | off`, ignored counts by reason.
@@ -37,10 +42,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from mesh.model.ids import NodeKey
 from mesh.node.feed import Watch
+
+if TYPE_CHECKING:
+    from mesh.node.letters import Act
 
 Item: TypeAlias = dict[str, object]
 
@@ -57,6 +65,10 @@ class What(StrEnum):
     SUBSCRIPTIONS = "subscriptions"
     CONFIG = "config"
     VERSION = "version"
+    DEAD_LETTERS = "dead_letters"
+    """One item with a page of them: see `mesh.node.letters.Query`, which may come with the question."""
+    SPOOLS = "spools"
+    """What this node keeps for each destination, and why it waits."""
     REGISTRY = "registry"
     """Each registry in use: whether it answers, and what it costs."""
     REGISTRY_ENTRIES = "registry_entries"
@@ -88,6 +100,32 @@ class RegistryCounters(NamedTuple):
     failures: int
 
 
+class JournalReading(NamedTuple):
+    """The journal as a scrape sees it. state: a JournalState value."""
+
+    state: str
+    records: int
+    bytes: int
+    commits: int
+    committed_bytes: int
+
+
+class CustodyReading(NamedTuple):
+    """At-least-once delivery at one moment. records: that lead on from here. waiting: records by destination. refused: batches that
+    came back, by Refuse value. died: dead letters made, by Drop value. letters, letter_bytes: dead letters kept. under_way_bytes: by
+    the peer they were sent to. passed_window: events below the dedupe window."""
+
+    records: int = 0
+    waiting: Mapping[str, int] = {}
+    refused: Mapping[str, int] = {}
+    died: Mapping[str, int] = {}
+    letters: int = 0
+    letter_bytes: int = 0
+    under_way_bytes: Mapping[str, int] = {}
+    passed_window: int = 0
+    journal: JournalReading | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Counters:
     """A reading of the node's plain counters and gauges at one moment; made at each scrape.
@@ -116,6 +154,7 @@ class Counters:
     batches_out: int = 0
     watch_lost: int = 0
     registries: Mapping[str, RegistryCounters] = field(default_factory=dict)
+    custody: CustodyReading = field(default_factory=CustodyReading)
 
 
 class Inspect(Protocol):
@@ -127,10 +166,13 @@ class Inspect(Protocol):
     @property
     def draining(self) -> bool: ...
 
-    def view(self, what: What) -> list[Item]:
-        """This node's own items, made for the caller. Cost: O(items)."""
+    def view(self, what: What, query: bytes = b"") -> list[Item]:
+        """This node's own items, made for the caller. query: for a view that is asked in pages. Cost: O(items)."""
 
-    async def ask_region(self, what: What, timeout_s: float) -> RegionAnswer:
+    async def letters(self, node: str, act: Act, lsns: Sequence[int], timeout_s: float) -> list[Item]:
+        """Show, replay or drop dead letters at the node that has them: `mesh.node.letters.Letters.act`. Raises: MeshError."""
+
+    async def ask_region(self, what: What, timeout_s: float, query: bytes = b"") -> RegionAnswer:
         """Ask every other member over the mesh's own links. Members without an open link, and those that did not answer
         in time, are missing with the reason. Never raises for a member's sake."""
 

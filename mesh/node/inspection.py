@@ -7,7 +7,7 @@ Questions travel as the mesh's own mail: topic `$mesh/ask/WHAT`, answered to the
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,7 +23,8 @@ from mesh.core.inboxes import ReplyTo
 from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Event, NewEvent
 from mesh.model.ids import BadName, NodeKey
 from mesh.node.feed import Feed, Watch
-from mesh.node.inspect import Counters, Item, MissingNode, RegionAnswer, What
+from mesh.node.inspect import Counters, Item, JournalReading, MissingNode, RegionAnswer, What
+from mesh.node.letters import ACTS, Act, Letters
 from mesh.node.registry_views import RegistryViews
 from mesh.node.service import RefusedError
 from mesh.node.views import Views
@@ -48,6 +49,9 @@ class Inspection:
         self._node = node
         self._views = Views(node)
         self._feed = Feed()
+        self.dead_letters = Letters(node)
+        self.journal: Callable[[], JournalReading | None] = lambda: None
+        """Set by mesh.app: the journal's state and figures."""
         self.config_items: Callable[[], list[Item]] = list
         """Set by mesh.app: the configuration with the origin of each value."""
         self.registry = RegistryViews(node.key)
@@ -61,8 +65,10 @@ class Inspection:
     def draining(self) -> bool:
         return self._node.draining
 
-    def view(self, what: What) -> list[Item]:
-        """See Inspect."""
+    def view(self, what: What, query: bytes = b"") -> list[Item]:
+        """See Inspect. Raises: ValueError on a query that cannot be read."""
+        if what is What.DEAD_LETTERS:
+            return self.dead_letters.page(query)
         if what is What.CONFIG:
             return [{**item, "node": self.key.node} for item in self.config_items()]
         if what is What.REGISTRY:
@@ -76,7 +82,16 @@ class Inspection:
     def counters(self) -> Counters:
         """See Inspect."""
         found = self._views.counters(watch_lost=self._feed.lost)
-        return replace(found, registries=self.registry.counters())
+        custody = found.custody._replace(journal=self.journal())
+        return replace(found, registries=self.registry.counters(), custody=custody)
+
+    async def letters(self, node: str, act: Act, lsns: Sequence[int], timeout_s: float) -> list[Item]:
+        """See Inspect."""
+        return await self.dead_letters.act(node, act, lsns, timeout_s)
+
+    def store_moved(self) -> None:
+        """The journal committed, or its state changed."""
+        self.dead_letters.store_moved()
 
     def watch_routes(self) -> AbstractAsyncContextManager[Watch]:
         """See Inspect."""
@@ -115,7 +130,7 @@ class Inspection:
 
     # -- asking the region ---------------------------------------------------------------------------------------
 
-    async def ask_region(self, what: What, timeout_s: float) -> RegionAnswer:
+    async def ask_region(self, what: What, timeout_s: float, query: bytes = b"") -> RegionAnswer:
         """See Inspect."""
         machine = self._node.machine
         now = trio.current_time()
@@ -129,7 +144,7 @@ class Inspection:
                 if name not in machine.links.peers:
                     missing.append(MissingNode(name, state if not state.startswith("alive") else "no link"))
                 else:
-                    nursery.start_soon(self._ask, name, what, timeout_s, state, answered, missing)
+                    nursery.start_soon(self._ask, name, what, query, timeout_s, state, answered, missing)
             await trio.lowlevel.checkpoint()
         return RegionAnswer(answered, sorted(missing))
 
@@ -137,13 +152,14 @@ class Inspection:
         self,
         name: str,
         what: What,
+        query: bytes,
         timeout_s: float,
         state: str,
         answered: dict[str, list[Item]],
         missing: list[MissingNode],
     ) -> None:
         try:
-            event = await self._node.clients.question(name, ASK + what.value, timeout_s)
+            event = await self._node.clients.question(name, ASK + what.value, timeout_s, query)
         except RefusedError as error:
             missing.append(MissingNode(name, error.detail))
             return
@@ -162,13 +178,18 @@ class Inspection:
         for header, event in questions:
             if header.region != self.key.region or event.extra is None:
                 continue
+            if event.topic.startswith(ACTS):
+                if not self.dead_letters.asked(event):
+                    log.info("question not understood", topic=event.topic[:80], node=header.node)
+                continue
             try:
                 to = ReplyTo.parse(event.extra[EXTRA_REPLY_TO])
                 what = What(event.topic.removeprefix(ASK))
-            except (BadName, ValueError):
+                found = self.view(what, event.data)
+            except (BadName, ValueError, RecursionError):
                 log.info("question not understood", topic=event.topic[:80], node=header.node)
                 continue
-            data = zlib.compress(msgspec.json.encode(self.view(what)), 1)
+            data = zlib.compress(msgspec.json.encode(found), 1)
             if len(data) > ANSWER_BYTES:
                 data = b"too much for one answer: ask this node directly"
             reply = NewEvent("", "", 0, (), data)

@@ -13,8 +13,10 @@ from collections.abc import Iterable, Sequence
 from mesh.core.counters import Counters
 from mesh.core.custody.consumers import Connected
 from mesh.core.custody.custody import Custody
+from mesh.core.custody.death_notices import DeathNotices
 from mesh.core.custody.receipts import Awaited
 from mesh.core.custody.records import EventId
+from mesh.core.custody.reissue import Reissue, Replay
 from mesh.core.custody.store import NoStore, Store
 from mesh.core.custody.window import AckTerms
 from mesh.core.effects import CloseLink, Effect, Notify, Send
@@ -121,6 +123,16 @@ class NodeMachine:
         for change in self.consumers.restore(now):
             self.control.interest_changed(*change, now)
         self._tell_of_clients(now)
+        self.notices = DeathNotices(
+            self.key,
+            self.custody.letters,
+            plan_of=self.forwarder.plans.of,
+            announce=self._announce,
+            limits=settings.limits,
+        )
+        self.reissue = Reissue(
+            self.custody.letters, self.custody.store, self.forwarder.plans.of, self.publish_kept
+        )
         self.mail = Mail(self.key, self.forwarder, settings.limits, self.counters)
         self.inboxes = self.mail.inboxes
         self.admission = Admission(settings, self.sessions, self.links, self.control.membership)
@@ -185,6 +197,7 @@ class NodeMachine:
             self.custody.acknowledge(now)
             self._after_session(session, now)
             self.mail.take_in(now)
+            self.notices.tell(now)
             return
         self._after_session(session, now)
         self._settle(now)
@@ -321,8 +334,19 @@ class NodeMachine:
         self._settle(now)
         return found
 
+    def replay(self, lsn: int, now: float) -> Replay:
+        """Publish a dead letter again. It is gone when the record that this returns is synced."""
+        return self.reissue.replay(lsn, now)
+
+    def _announce(self, events: Sequence[NewEvent], now: float) -> None:
+        """Publish what the mesh itself has to say: no client's event, so that it does not count as taken in."""
+        self.forwarder.publish(events, None, now)
+        self.counters.published -= len(events)
+        self.forwarder.flush(now)
+
     def stored(self, now: float) -> None:
         """The journal committed: tell those who wait for it."""
+        self.reissue.synced()
         self.custody.acknowledge(now)
         for session in list(self.sessions.values()):
             self._after_session(session, now)
@@ -546,6 +570,7 @@ class NodeMachine:
             self.informed.remember(now)
         for node in self.control.take_gone():
             self.custody.member_gone(node, now)
+        self.notices.tell(now)
 
     # -- leaving -------------------------------------------------------------------------------------------------
 

@@ -240,6 +240,7 @@ class Node:
         self.machine.stored(trio.current_time())
         self._after()
         self.clients.kept_moved()
+        self.inspection.store_moved()
 
     def pull_data(self, link: int) -> bytes | None:
         """LinkHost: the next data frame to send."""

@@ -13,6 +13,7 @@ import trio
 
 from mesh.core.session import LinkSession
 from mesh.model.reasons import RouteReason
+from mesh.node.custody_views import CustodyViews, under_way_of
 from mesh.node.inspect import Counters, Item, What
 from mesh.wire.frames import PROTOCOL, LinkKind
 
@@ -28,6 +29,7 @@ class Views:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._custody = CustodyViews(node)
         self._readings: dict[int, tuple[float, int, int]] = {}
         self._rates: dict[int, tuple[float, float]] = {}
 
@@ -49,6 +51,10 @@ class Views:
             case What.LOG:
                 kept = self._node.clients.log
                 return [{"node": self._node.key.node, **kept.item()}] if kept is not None else []
+            case What.SPOOLS:
+                return self._custody.spools()
+            case What.DEAD_LETTERS:
+                raise ValueError("dead letters are asked for in pages")
             case What.CONFIG:
                 raise ValueError("the configuration is kept by mesh.app")
             case What.REGISTRY | What.REGISTRY_ENTRIES | What.REGISTRY_DIFF:
@@ -73,6 +79,7 @@ class Views:
                 "role": "bridge" if name in bridges else "node",
                 "reason": member.reason.value,
                 "detail": f"by {member.by}" if member.by else "",
+                "spooled": self._custody.node_queue(name, now),
                 **(own if name == machine.key.node else {}),
             }
             for name, member in sorted(machine.control.membership.members().items())
@@ -110,6 +117,7 @@ class Views:
         peer = session.peer
         kind = session.kind if peer is not None else None
         rate_in, rate_out = self._rate(session, now)
+        custody_bytes, custody_batches = under_way_of(session)
         return {
             "node": self._node.key.node,
             "id": f"{'bridge' if kind is LinkKind.BRIDGE else 'peer'}#{session.link}",
@@ -130,6 +138,8 @@ class Views:
             "events_in": session.flow.events_in,
             "events_out": session.flow.events_out,
             "dropped": session.flow.dropped_no_credit,
+            "custody_bytes": custody_bytes,
+            "custody_batches": custody_batches,
         }
 
     def _rate(self, session: LinkSession, now: float) -> tuple[float, float]:
@@ -165,6 +175,7 @@ class Views:
                 "detail": view.detail,
                 "bridge": view.bridge,
                 "epoch": view.epoch,
+                "spooled": self._custody.region_queue(view.region, now),
             }
             for view in routes.rib(now)
         ]
@@ -206,6 +217,7 @@ class Views:
                     "detail": "interest kept",
                     "bridge": None,
                     "epoch": None,
+                    "spooled": self._custody.region_queue(region, now),
                 }
             )
         return items
@@ -299,4 +311,5 @@ class Views:
             batches_in=batches_in,
             batches_out=batches_out,
             watch_lost=watch_lost,
+            custody=self._custody.reading(),
         )

@@ -125,7 +125,7 @@ class Arrival:
             return 0, why, ()
         if header.remaining_ms < 0:
             parts = ",".join(REGION + region for region in header.regions)
-            return self._letters.put_all(header, body, parts, Drop.EXPIRED, 0), None, ()
+            return self._letters.put_all(header, body, parts, Drop.EXPIRED, 0, 0.0), None, ()
         if header.leg is Leg.LOCAL:
             return self._here(header, body, now), None, ()
         if header.leg is Leg.TRANSIT:

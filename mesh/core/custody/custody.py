@@ -183,7 +183,11 @@ class Custody:
             return
         left_ms = head.deadline_ms or head.header.remaining_ms or self.limits.spool_age_s * 1e3
         left_ms -= max(0, wall_ms - stored_ms)  # a clock that went back gives nothing away
-        held = Held(lsn, size, head.header.count, parts, now + left_ms / 1e3, head.rule)
+        ends_as = Drop.EXPIRED if head.deadline_ms or head.header.remaining_ms else Drop.SPOOL_AGE
+        since = now - max(0, wall_ms - stored_ms) / 1e3
+        held = Held(
+            lsn, size, head.header.count, parts, now + left_ms / 1e3, head.rule, since=since, ends_as=ends_as
+        )
         rule = self.rules.named(head.rule)
         if rule.spool_bytes:
             self.spools.add(rule, lsn, size)
@@ -367,9 +371,9 @@ class Custody:
     # -- ends --------------------------------------------------------------------------------------------------------
 
     def _give_up(
-        self, header: BatchHeader, body: bytes, part: str, why: Drop, tries: int, now: float
+        self, header: BatchHeader, body: bytes, part: str, why: Drop, tries: int, held_s: float
     ) -> None:
-        self.letters.put_all(header, body, part, why, tries)
+        self.letters.put_all(header, body, part, why, tries, held_s)
 
     def _end_record(self, lsn: int, as_dead_letter: bool, now: float) -> None:
         """A rule's spool is full: this record goes."""

@@ -23,12 +23,14 @@ from mesh.core.plan import Planner
 from mesh.core.session import Consignment, LinkSession
 from mesh.model.dice import Dice
 from mesh.model.limits import Limits
-from mesh.model.reasons import Drop, Refuse
+from mesh.model.reasons import Drop, Hold, Refuse
 from mesh.wire.codec import BodyError, decode_body, encode_body
 from mesh.wire.frames import BatchHeader, Flag, Leg, Refused
 
 GiveUp = Callable[[BatchHeader, bytes, str, Drop, int, float], None]
-"""(header, body, part, why, tries, now): a part of a record that ends as a dead letter."""
+"""(header, body, part, why, tries, held_s): a part of a record that ends as a dead letter. held_s: how long this node had it."""
+EXPIRED_AT_ONCE = 1_000
+"""Events that are dead-lettered in one go when their time is over, about 30 ms; then everything else has its turn."""
 
 
 class Departure:
@@ -151,7 +153,7 @@ class Departure:
 
     def _wait(self, held: Held, part: str) -> None:
         lane = self.lane(part)
-        lane.has_way = False
+        lane.no_way()
         lane.back(held.lsn)
 
     def _entrust(
@@ -180,7 +182,9 @@ class Departure:
             events = []
         if len(events) < 2:
             reason = Drop.TOO_LARGE if events else Drop.MALFORMED
-            self._give_up(header, body, ",".join(share.parts), reason, 1, now)
+            held = self.held.get(share.lsn)
+            held_s = now - held.since if held is not None else 0.0
+            self._give_up(header, body, ",".join(share.parts), reason, 1, held_s)
             self._piece_ended(share, None, now)
             return
         share.pieces += 1
@@ -242,7 +246,7 @@ class Departure:
         for part in parts:
             lane = self.lanes[part]
             if why:
-                lane.refused(now, self._dice.random())
+                lane.refused(now, self._dice.random(), why)
                 self._counters.refuse(why)
             if held is not None and part in held.open:
                 lane.back(share.lsn)
@@ -279,7 +283,8 @@ class Departure:
     def release(self, now: float) -> None:
         """Send what waits and may leave, oldest first, all parts of a record that may leave together in one go.
 
-        Bound: `limits.spool_bytes_per_s`; never more than the windows of the lanes. Cost: O(lanes) and what is sent.
+        Bounds: `limits.spool_bytes_per_s`; the windows of the lanes; EXPIRED_AT_ONCE events whose time is over. Cost: O(lanes) and
+        what is sent.
         """
         self._changed = False
         limits = self._limits
@@ -287,26 +292,31 @@ class Departure:
         self._tokens = min(rate, self._tokens + (now - self._tokens_at) * rate)
         self._tokens_at = now
         progress = True
-        while progress and self._tokens > 0:
+        ended = 0
+        while progress and ended < EXPIRED_AT_ONCE:
             progress = False
             for lane in list(self.lanes.values()):
                 for _ in range(32):  # then the next lane has its turn
-                    if not lane.waiting or self._tokens <= 0 or not lane.may_send(now):
+                    if not lane.waiting or not lane.may_send(now):
                         break
-                    self._release_first(lane, now)
+                    if self._tokens <= 0:
+                        lane.held = Hold.RATE
+                        break
+                    ended += self._release_first(lane, now)
                     progress = True
         self._rearm(now)
 
-    def _release_first(self, lane: Lane, now: float) -> None:
+    def _release_first(self, lane: Lane, now: float) -> int:
+        """Returns how many events ended as dead letters instead."""
         lsn = lane.waiting[0]
         held = self.held.get(lsn)
         if held is None or lane.part not in held.open:
             lane.waiting.popleft()
-            return
+            return 0
         if held.expires_at is not None and held.expires_at <= now:
             lane.waiting.popleft()
-            self._end(held, lane.part, Drop.EXPIRED, now)
-            return
+            self._end(held, lane.part, held.ends_as, now)
+            return held.count
         parts = []
         for part in held.open:
             other = self.lanes[part]
@@ -314,10 +324,10 @@ class Departure:
                 other.waiting.popleft()
                 parts.append(part)
         read = self._read(held)
-        if read is None:
-            return
-        self._tokens -= held.size
-        self._send(held, parts, *read, now)
+        if read is not None:
+            self._tokens -= held.size
+            self._send(held, parts, *read, now)
+        return 0
 
     def _read(self, held: Held) -> tuple[BatchHeader, bytes] | None:
         """A record from the store; None when its disk lost it (counted; the record ends)."""
@@ -346,7 +356,7 @@ class Departure:
             return
         if why is Drop.EXPIRED and not read[0].remaining_ms:
             why = Drop.SPOOL_AGE  # it had no deadline of its own
-        self._give_up(*read, part, why, held.tries, now)
+        self._give_up(*read, part, why, held.tries, now - held.since)
         self._done(held, part)
 
     def _done(self, held: Held, part: str) -> None:
@@ -385,19 +395,26 @@ class Departure:
             self._done(held, part)
 
     def _end_expired(self, now: float) -> None:
-        """Dead-letter what waits past its deadline. What is under way is judged when it comes back."""
-        while self._expiring and self._expiring[0][0] <= now:
+        """Dead-letter what waits past its deadline, some of it at once. What is under way is judged when it comes back."""
+        due: dict[str, set[int]] = {}
+        records: list[Held] = []
+        events = 0
+        while self._expiring and self._expiring[0][0] <= now and events < EXPIRED_AT_ONCE:
             _, lsn = heappop(self._expiring)
             held = self.held.get(lsn)
             if held is None:
                 continue
+            records.append(held)
+            events += held.count * len(held.open)
             for part in held.open:
-                lane = self.lanes[part]
-                if lsn in lane.waiting:
-                    lane.waiting.remove(lsn)
-                    self._end(held, part, Drop.EXPIRED, now)
-            if held.open and lsn in self.held:
-                heappush(self._expiring, (now + 1.0, lsn))
+                due.setdefault(part, set()).add(lsn)
+        waited = {part: self.lanes[part].take_out(lsns) for part, lsns in due.items()}
+        for held in records:
+            for part in held.open:
+                if held.lsn in waited[part]:
+                    self._end(held, part, held.ends_as, now)
+            if held.open and held.lsn in self.held:
+                heappush(self._expiring, (now + 1.0, held.lsn))
 
     # -- time --------------------------------------------------------------------------------------------------------
 

@@ -112,7 +112,7 @@ class Intake:
             lsn = max(lsn, self._keep(way, some, flags, now))
         for event, group in unserved:
             header = replace(self._ingress.header(event.deadline_ms, 0), count=1)
-            lsn = max(lsn, self._letters.put(header, event, group, Drop.NO_MEMBERS, 0))
+            lsn = max(lsn, self._letters.put(header, event, group, Drop.NO_MEMBERS, 0, 0.0))
         return published, lsn, call
 
     def _expect(self, call: Awaited, way: Way, seqs: list[int]) -> None:

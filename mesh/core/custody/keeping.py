@@ -79,7 +79,9 @@ class Keeping:
         lsn = self._store.append(outward, head, body)
         left_ms = deadline_ms or header.remaining_ms
         expires_at = now + (left_ms / 1e3 if left_ms else self._limits.spool_age_s)
-        self._departure.keep(Held(lsn, len(body), header.count, outward, expires_at, rule), header, body, now)
+        ends_as = Drop.EXPIRED if left_ms else Drop.SPOOL_AGE
+        held = Held(lsn, len(body), header.count, outward, expires_at, rule, since=now, ends_as=ends_as)
+        self._departure.keep(held, header, body, now)
         return lsn
 
     def deliver(
@@ -123,7 +125,7 @@ class Keeping:
             late = set(map(id, kept))
             for event in seen:
                 if id(event) not in late:
-                    lsn = max(lsn, self._letters.put(header, event, "here", Drop.EXPIRED, 0))
+                    lsn = max(lsn, self._letters.put(header, event, "here", Drop.EXPIRED, 0, 0.0))
         return lsn
 
     def _hand_over(

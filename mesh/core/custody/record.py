@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from mesh.model.reasons import Drop
 from mesh.wire.frames import BatchHeader
 
 REGION: Final = "r/"
@@ -35,12 +36,22 @@ class Held:
     """A record with outward parts that are open: what is in memory while it waits, however long.
 
     open: outward parts not settled. sent: those that left at least once: they may have arrived. expires_at: monotonic seconds.
+    ends_as: what it dies of then. since: monotonic seconds, when this node took it.
     """
 
-    __slots__ = ("count", "expires_at", "lsn", "open", "rule", "sent", "size", "tries")
+    __slots__ = ("count", "ends_as", "expires_at", "lsn", "open", "rule", "sent", "since", "size", "tries")
 
     def __init__(
-        self, lsn: int, size: int, count: int, parts: tuple[str, ...], expires_at: float | None, rule: str
+        self,
+        lsn: int,
+        size: int,
+        count: int,
+        parts: tuple[str, ...],
+        expires_at: float | None,
+        rule: str,
+        *,
+        since: float,
+        ends_as: Drop = Drop.EXPIRED,
     ) -> None:
         self.lsn = lsn
         self.size = size
@@ -49,4 +60,6 @@ class Held:
         self.sent: tuple[str, ...] = ()
         self.expires_at = expires_at
         self.rule = rule
+        self.since = since
+        self.ends_as = ends_as
         self.tries = 0
