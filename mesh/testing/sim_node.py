@@ -501,7 +501,9 @@ class SimNode:
     def received(self, link: int, frames: list[wire.Frame]) -> None:
         """A burst arrived."""
         if self.up and link in self.connections:
-            custody = any(isinstance(frame, Data) and frame.header.flags & wire.Flag.CUSTODY for frame in frames)
+            custody = any(
+                isinstance(frame, Data) and frame.header.flags & wire.Flag.CUSTODY for frame in frames
+            )
             if custody:
                 self._step("before receiving")
             self.machine.receive(link, frames, self.now)

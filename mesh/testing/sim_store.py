@@ -160,9 +160,7 @@ class SimStore:
         """The node died: a prefix of the commit under way may have reached the disk, the rest is gone."""
         if self._under_way and self.fault is None:
             torn = self.torn
-            self._write(
-                dice.randint(0, self._under_way) if torn is None else int(torn * self._under_way)
-            )
+            self._write(dice.randint(0, self._under_way) if torn is None else int(torn * self._under_way))
         self._pending.clear()
         self._under_way = self._urgent = 0
         self._memory = dict(self._disk)
