@@ -53,6 +53,12 @@ class Reach:
         """Regions that ever told what they want and were not forgotten."""
         return self._tables.keys()
 
+    def entries(self, region: str) -> dict[str, int]:
+        """What a region wants: key -> value, over the bridges that count. Cost: O(entries)."""
+        return {
+            key: max(holders.values(), default=0) for key, holders in self._counts.get(region, {}).items()
+        }
+
     @property
     def filters(self) -> int:
         """Filters and groups held for other regions. Cost: O(regions)."""

@@ -12,8 +12,9 @@ from typing import Final
 
 import msgspec
 
-from mesh.core.custody.store import Store
+from mesh.core.custody.store import Store, StoreRefusedError
 from mesh.node.control import ControlPlane
+from mesh.node.remembered import RememberedInterest
 
 NOTE: Final = "known"
 INFORM_S: Final = 5.0
@@ -31,6 +32,7 @@ class Informed:
     def __init__(self, store: Store, control: ControlPlane, now: float, *, alone: bool) -> None:
         self._store = store
         self._control = control
+        self._interest = RememberedInterest(store, control, now)
         note = store.notes.get(NOTE)
         self._regions: set[str] = set()
         self._members: set[str] = set()
@@ -61,14 +63,25 @@ class Informed:
         self._done = True
         return True
 
-    def remember(self, now: float) -> None:
-        """Note who is known, for the next start: at most once a second, and only once informed."""
-        if now < self._remember_at or not self(now):
-            return
+    def remember(self, now: float) -> float:
+        """Note who is known and what they want, for the next start: at most once a second, and only once informed. Called after every
+        change. Returns: when to call it again; never, if nothing is left to note."""
+        if now < self._remember_at:
+            return self._remember_at
+        if not self(now):
+            return max(self._until, now + _REMEMBER_S)
         self._remember_at = now + _REMEMBER_S
+        try:
+            self._note(now)
+        except StoreRefusedError:
+            return self._remember_at  # no room for notes now
+        return float("inf")
+
+    def _note(self, now: float) -> None:
+        self._interest.note(now)
         control = self._control
         regions = frozenset(owner.partition("/")[0] for owner in control.world.owners()) - {control.region}
         members = frozenset(control.live_members()) - {control.node}
         if (regions, members) != self._noted:
-            self._noted = (regions, members)
             self._store.note(NOTE, msgspec.msgpack.encode((sorted(regions), sorted(members))))
+            self._noted = (regions, members)

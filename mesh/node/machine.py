@@ -544,7 +544,7 @@ class NodeMachine:
             self._housekeeping_at = now + HOUSEKEEPING_S
             self.forwarder.deliverer.dedupe.expire(now)
             self.custody.keeping.dedupe.expire(now)
-            self.informed.remember(now)
+            self._remember(now)
         self._settle(now)
 
     def _settle(self, now: float) -> None:
@@ -567,10 +567,15 @@ class NodeMachine:
             self.control.changed = False
             forwarder.invalidate(now)
             self.custody.ways_changed(now)
-            self.informed.remember(now)
+            self._remember(now)
         for node in self.control.take_gone():
             self.custody.member_gone(node, now)
         self.notices.tell(now)
+
+    def _remember(self, now: float) -> None:
+        """For the next start: what others want is noted soon after it changed."""
+        self._housekeeping_at = min(self._housekeeping_at, self.informed.remember(now))
+        self._control_deadline = None
 
     # -- leaving -------------------------------------------------------------------------------------------------
 

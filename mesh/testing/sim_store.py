@@ -35,8 +35,17 @@ class SimStore:
         self._under_way = 0
         self._last = 0
         self.synced = 0
+        self._disk_last = 0
+        self._urgent = 0
+        """Appends among what is pending."""
         self.fault: Refuse | None = None
         """What an append is refused with, and why no commit ends well: a full or broken disk."""
+        self.torn: float | None = None
+        """How much of a commit under way a crash leaves: a fraction; None: chance says."""
+        self.step: Callable[[str], None] = lambda what: None
+        """Told before and after each thing that is done to the journal: where a process may die."""
+        self.settled_twice: list[tuple[int, str]] = []
+        """Parts that were settled when they were not open: each is to end once."""
 
     # -- as custody sees it ------------------------------------------------------------------------------------------
 
@@ -47,23 +56,31 @@ class SimStore:
         if self.fault is not None:
             raise StoreRefusedError(self.fault)
         assert parts
+        self.step("before append")
         self._last += 1
         record = _Record(frozenset(parts), head, body, self._wall_ms())
         self._memory[self._last] = record
         lsn = self._last
         self._pending.append(lambda: self._appended(lsn, record))
+        self._urgent += 1
+        self.step("after append")
         return lsn
 
     def _appended(self, lsn: int, record: _Record) -> None:
         self._disk[lsn] = record
+        self._disk_last = lsn
         self.synced = max(self.synced, lsn)
 
     def settle(self, lsn: int, part: str) -> bool:
         record = self._memory.get(lsn)
         if record is None or part not in record.parts:
+            self.settled_twice.append((lsn, part))
             return False
+        self.step("before settle")
         self._pending.append(lambda: self._settled(lsn, part))
-        return self._settle(self._memory, lsn, part)
+        last = self._settle(self._memory, lsn, part)
+        self.step("after settle")
+        return last
 
     def _settled(self, lsn: int, part: str) -> None:
         self._settle(self._disk, lsn, part)
@@ -111,17 +128,28 @@ class SimStore:
         """Whether a commit would have something to do, and none is under way."""
         return bool(self._pending) and not self._under_way
 
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody waits for that: settles and notes can ride with a later one."""
+        return bool(self._urgent) and not self._under_way
+
     def begin(self) -> None:
         """A commit of everything appended so far begins."""
         assert not self._under_way
+        self.step("before commit")
         self._under_way = len(self._pending)
+        self._urgent = 0
+        self.step("during commit")
 
     def finish(self) -> None:
         """It ended: all of it is on disk. With a fault it failed: it is tried again."""
+        self.step("before commit ends")
         count, self._under_way = self._under_way, 0
         if self.fault is not None:
+            self._urgent = count
             return
         self._write(count)
+        self.step("after commit")
 
     def _write(self, count: int) -> None:
         for write in self._pending[:count]:
@@ -131,12 +159,13 @@ class SimStore:
     def crash(self, dice: random.Random) -> None:
         """The node died: a prefix of the commit under way may have reached the disk, the rest is gone."""
         if self._under_way and self.fault is None:
-            self._write(dice.randint(0, self._under_way))
+            torn = self.torn
+            self._write(dice.randint(0, self._under_way) if torn is None else int(torn * self._under_way))
         self._pending.clear()
-        self._under_way = 0
+        self._under_way = self._urgent = 0
         self._memory = dict(self._disk)
         self.notes = dict(self._disk_notes)
-        self._last = self.synced = max(self._disk, default=0)
+        self._last = self.synced = self._disk_last
 
     def close(self) -> None:
         """The node ended in order: everything is written."""

@@ -20,7 +20,7 @@ from mesh.model.limits import Limits
 from mesh.model.reasons import Drop
 from mesh.model.topic_rules import TopicRules
 from mesh.testing.network import Chaos, Connection, Network
-from mesh.testing.sim_node import Delivered, MeshId, SimNode, Taken
+from mesh.testing.sim_node import Delivered, MeshId, ProcessDied, SimNode, Taken
 from mesh.wire.frames import BatchHeader
 
 __all__ = ["Chaos", "Connection", "Delivered", "MeshId", "SimNode", "Taken", "World", "events_of"]
@@ -55,6 +55,8 @@ class World(Network):
         self.on_notice: list[Callable[[SimNode, Notify], None]] = []
         self.on_batch: list[Callable[[SimNode, SimNode, BatchHeader, bytes], None]] = []
         self.on_settled: list[Callable[[SimNode], None]] = []
+        self.on_step: Callable[[SimNode, str], None] | None = None
+        """Told of each moment of the custody protocol; may end the process there (`ProcessDied`)."""
         self.steps = 0
         self.batched_at = 0.0
         """When a batch was last sent."""
@@ -91,7 +93,10 @@ class World(Network):
             assert when >= self.now - 1e-9
             self.now = max(self.now, when)
             self.steps += 1
-            action()
+            try:
+                action()
+            except ProcessDied as died:
+                died.node.crash(told=died.told)
         self.now = end
 
     def run_until(self, condition: Callable[[], bool], limit_s: float, step_s: float = 0.05) -> float | None:
