@@ -47,6 +47,8 @@ COPY_SHARE: Final = 4
 """While segments are cleaned, one part in so many of a commit is kept for that, so that neither starves the other."""
 SEGMENTS: Final = 8
 """A journal has room for at least so many segments: they are smaller where its bound is small."""
+COUNTERS: Final = "appended settled commits committed_bytes failures copied damaged deleted_segments unsealed"
+"""What is counted since opening, as in `JournalStatistics`."""
 
 
 class Journal:
@@ -84,7 +86,7 @@ class Journal:
         self.state = JournalState.OK if found.error is None else state_of(found.error)
         self.synced = self._next_lsn - 1
         self.notes_synced = self._notes_made = 0
-        self.wake: Callable[[], None] = _nobody
+        self.wake: Callable[[], None] = lambda: None
         self._active: Segment | None = None
         self._synced_size = 0
         """Bytes of the active segment that are on the disk."""
@@ -159,8 +161,7 @@ class Journal:
             return False
         if last:
             self._counts["settled"] += 1
-            if self._lost:
-                self._lost.pop(lsn, None)
+            self._lost.pop(lsn, None)
         if waiting:
             # Not written yet: it is written without this part, or not at all.
             if last:
@@ -248,7 +249,8 @@ class Journal:
         """The segment to be written again now; none while the journal cannot write."""
         if self.state is not JournalState.OK:
             return None
-        return cleaning_source(self._ledger, self._active, self._limits.total_bytes, self._segment_bytes)
+        limits = self._limits
+        return cleaning_source(self._ledger, self._active, limits.total_bytes, self._segment_bytes)
 
     def take_job(self) -> Job | None:
         """The next commit, to be run in another thread and given back; None if there is nothing to do.
@@ -378,12 +380,12 @@ class Journal:
             if self._backlog.empty:
                 break
         self._readers.close()
-        if self._active is not None and self._active.file >= 0:
-            self._disk.close(self._active.file)
-            self._active.file = -1
+        active, self._active = self._active, None
+        if active is not None:
+            self._disk.close(active.file)
 
     def statistics(self) -> JournalStatistics:
-        counts, ledger = self._counts, self._ledger
+        ledger = self._ledger
         return JournalStatistics(
             state=self.state,
             records=len(self._records),
@@ -391,18 +393,6 @@ class Journal:
             bytes=ledger.total_bytes,
             live_bytes=ledger.live_bytes,
             pending_bytes=self._backlog.pending_bytes,
-            appended=counts["appended"],
-            settled=counts["settled"],
             refused=dict(self._refused),
-            commits=counts["commits"],
-            committed_bytes=counts["committed_bytes"],
-            failures=counts["failures"],
-            copied=counts["copied"],
-            damaged=counts["damaged"],
-            deleted_segments=counts["deleted_segments"],
-            unsealed=counts["unsealed"],
+            **{name: self._counts[name] for name in COUNTERS.split()},
         )
-
-
-def _nobody() -> None:
-    """Nobody waits for work yet."""
