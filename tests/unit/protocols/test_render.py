@@ -137,3 +137,12 @@ def test_sse_data_survives_but_for_its_line_ends(data: bytes) -> None:
 
 def test_an_event_without_an_id_has_no_id_line() -> None:
     assert sse_event(b"subscribed", b"{}") == b"event: subscribed\ndata: {}\n\n"
+
+
+def test_what_may_repeat_says_so_and_how_often_where_that_is_known() -> None:
+    renderer = Renderer(Drops().count)
+    for render_form in (renderer.op_frames, renderer.sse):
+        assert b'"redelivered":true,"event"' in render_form([delivery(redelivered=True)])
+        known = render_form([delivery(redelivered=True, deliveries=3)])
+        assert b'"redelivered":true,"deliveries":3,"event"' in known
+        assert b"redelivered" not in render_form([delivery(deliveries=1)])
