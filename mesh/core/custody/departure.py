@@ -40,9 +40,12 @@ _OF_THE_HOP: Final = frozenset(
         Refuse.NO_JOURNAL,
         Refuse.DRAINING,
         Refuse.TIMEOUT,
+        Refuse.STALLED,
     }
 )
 """Refusals that another next hop need not have."""
+_MAYBE_PASSED: Final = frozenset({"", Refuse.TIMEOUT, Refuse.STALLED})
+"""Why a batch came back that may have gone on all the same: "" is a link that ended."""
 
 GiveUp = Callable[[BatchHeader, bytes, str, Drop, int, float], None]
 """(header, body, part, why, tries, held_s): a part of a record that ends as a dead letter. held_s: how long this node had it."""
@@ -282,7 +285,7 @@ class Departure:
                 self._counters.refuse(why)
             if held is not None and part in held.open:
                 lane.back(share.lsn)
-                if share.at is not None and why in ("", Refuse.TIMEOUT) and part not in held.sent:
+                if share.at is not None and why in _MAYBE_PASSED and part not in held.sent:
                     held.sent = (*held.sent, part)
         self._changed = True
 
