@@ -63,7 +63,7 @@ async def test_events_that_were_accepted_outlive_their_nodes(tmp_path: Path) -> 
             orders = await shop.subscribe("orders/#")
             with trio.fail_after(30):
                 while len({one.mesh_id for one in found}) < 40:
-                    one = await orders.receive()
+                    one = await anext(orders)
                     found.append(one)
                     await shop.ack(one)
         fresh = [one.mesh_id for one in found if not one.redelivered]
@@ -71,7 +71,9 @@ async def test_events_that_were_accepted_outlive_their_nodes(tmp_path: Path) -> 
         assert list(dict.fromkeys(one.mesh_id for one in found)) == accepted, "in the order of their key"
 
         async def empty() -> bool:
-            return not any([(await http(node.admin, "GET", "/v1/spools")).json["items"] for node in (a, b, c)])
+            return not any(
+                [(await http(node.admin, "GET", "/v1/spools")).json["items"] for node in (a, b, c)]
+            )
 
         await until(empty, 15, "nobody owes anything")
 
@@ -97,11 +99,11 @@ async def test_delivered_is_said_after_the_last_acknowledgement_and_never_before
             await knows(a, "orders/x", "b")
             for subscription in subscriptions:
                 with trio.fail_after(10):
-                    while (await subscription.receive()).data != "?":
+                    while (await anext(subscription)).data != "?":
                         pass
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(publish)
-                deliveries = [await subscription.receive() for subscription in subscriptions]
+                deliveries = [await anext(subscription) for subscription in subscriptions]
                 assert [one.data for one in deliveries] == ["1"] * 3
                 await one.ack(deliveries[0])
                 with trio.move_on_after(0.5):
@@ -138,16 +140,16 @@ async def test_a_member_that_dies_hands_what_it_did_not_acknowledge_to_another(t
                 mine = await first.subscribe("jobs/#", group="workers")
                 other = await second.subscribe("jobs/#", group="workers", wait="mesh", regions=["a"])
                 ids = [(await published(a, "jobs/1", f"{n}"))["mesh_id"] for n in range(10)]
-                held = [(await mine.receive()).mesh_id for _ in range(5)]
+                held = [(await anext(mine)).mesh_id for _ in range(5)]
                 done = []
                 for _ in range(5):
-                    delivery = await other.receive()
+                    delivery = await anext(other)
                     done.append(delivery.mesh_id)
                     await second.ack(delivery)
             taken = []
             with trio.fail_after(15):
                 while len(taken) < 5:
-                    delivery = await other.receive()
+                    delivery = await anext(other)
                     assert delivery.redelivered
                     taken.append(delivery.mesh_id)
                     await second.ack(delivery)

@@ -104,6 +104,38 @@ def test_bad_entries_of_a_member_are_named_and_the_rest_of_its_table_counts(is_b
         assert exported == {"b", "c", "fgood/#", "ggood/jobs"}
 
 
+def test_of_a_member_that_is_away_only_what_durable_clients_hold_counts_and_garbage_is_named() -> None:
+    net, a, _, link = linked("eu")
+    net.run(0.3)
+    entries = {
+        "fgone/#": encode(1),
+        "fkept/#": encode(1),
+        "Fkept/#": encode(1),
+        "gw/jobs": encode(4),
+        "Gw/jobs": encode(1),
+        "Fa/#/b": encode(1),
+        "Gno slash": encode(1),
+        "Gw/many": encode(1 << 60),
+        "dshop": encode("127.0.0.1:7222"),
+        "dlong": encode("x" * 999),
+        "dbytes": b"\xc1",
+    }
+    told(net, a, link, Scope.REGION, "n9", entries)
+    net.run(1.0)
+    machine = a.machine
+    bit = machine.destinations.find("n/n9")
+    assert machine.interest.filters_of(bit) == {"kept/#"}
+    assert dict(machine.interest.group_members("w", "jobs")) == {bit: 1}
+    assert {n.about for n in a.notices if n.what == "bad_entry"} == {
+        "n9 fa/#/b",
+        "n9 gno slash",
+        "n9 gw/many",
+    }
+    control = machine.control
+    assert control.homes("shop") == [("n9", "127.0.0.1:7222")]
+    assert control.homes("long") == control.homes("bytes") == control.homes("nobody") == []
+
+
 def test_bad_entries_of_another_regions_summary_are_named_and_the_rest_counts() -> None:
     net, a, _, link = linked("us")
     net.run(0.2)

@@ -675,3 +675,23 @@ def test_a_groups_events_end_once_at_some_member_or_are_handed_back(
             ended[back] += 1
     assert dict(ended) == dict.fromkeys(range(1, seq + 1), 1)
     assert desk.twin.records == {}
+
+
+def test_the_region_is_told_who_is_kept_here_and_what_outlives_the_process() -> None:
+    desk = Desk()
+    one, two = desk.connect("one", filter="a"), desk.connect("two", filter="a")
+    desk.subscribe(one, 2, "jobs", "g")
+    desk.subscribe(two, 2, "jobs", "g")
+    desk.subscribe(7, 1, "live")
+    kept, clients = desk.consumers.take_news()
+    assert kept == [Transition("", "a", 1), Transition("g", "jobs", 1), Transition("g", "jobs", 2)]
+    assert clients == {"one": True, "two": True}
+    assert desk.consumers.take_news() == ([], {})
+    desk.unsubscribe(one, 1)
+    desk.consumers.remove("two", 0.0)
+    assert desk.consumers.take_news() == (
+        [Transition("", "a", 0), Transition("g", "jobs", 1)],
+        {"two": False},
+    )
+    desk.begin(0.0)
+    assert desk.consumers.take_news() == ([Transition("g", "jobs", 1)], {"one": True})
