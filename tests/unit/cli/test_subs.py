@@ -37,4 +37,4 @@ def test_wildcards_and_separators_of_a_filter_reach_the_node_as_they_are(node: F
 
 def test_names_are_the_filters(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["subs", "list", "-o", "name"]) == 0
-    assert capsys.readouterr().out == "orders/#\norders/+/created\n"
+    assert capsys.readouterr().out == "orders/#\norders/+/created\norders/#\n"
