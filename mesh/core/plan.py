@@ -252,11 +252,16 @@ class Planner:
     # -- next hops -----------------------------------------------------------------------------------------------
 
     def partition(
-        self, regions: Iterable[str], origin: str, flow: int, path: Collection[str]
+        self,
+        regions: Iterable[str],
+        origin: str,
+        flow: int,
+        path: Collection[str],
+        avoid: Collection[int] = (),
     ) -> tuple[list[Part], list[str]]:
         """Group a destination set by next hop. Returns the parts and the regions without a next hop.
 
-        A hop whose region is already in `path` is passed over for the next candidate: the batch would be dropped there
+        avoid: links that are taken only where there is no other. A hop whose region is already in `path` is passed over for the next candidate: the batch would be dropped there
         as a loop. Cost: O(regions).
         """
         fib = self._fib()
@@ -265,21 +270,26 @@ class Planner:
         spread = crc32(origin.encode()) + flow
         for region in regions:
             entry = fib.get(region)
-            hop = self._exit(region) if entry is None else self._pick(entry, spread, path)
+            hop = self._exit(region) if entry is None else self._pick(entry, spread, path, avoid)
             if hop is None:
                 lost.append(region)
             else:
                 by_hop.setdefault(hop, []).append(region)
         return [part for (link, leg), regions in by_hop.items() for part in _parts(link, leg, regions)], lost
 
-    def _pick(self, entry: Entry, spread: int, path: Collection[str]) -> tuple[int, Leg] | None:
+    def _pick(
+        self, entry: Entry, spread: int, path: Collection[str], avoid: Collection[int]
+    ) -> tuple[int, Leg] | None:
         hops = entry.hops
         first = spread % len(hops) if len(hops) > 1 else 0
+        second: tuple[int, Leg] | None = None
         for hop in (*hops[first:], *hops[:first], *entry.alternates):
             found = self._usable(hop, path)
             if found is not None:
-                return found
-        return None
+                if found[0] not in avoid:
+                    return found
+                second = second or found
+        return second
 
     def _exit(self, region: str) -> tuple[int, Leg] | None:
         """The link to a sibling with a way of its own, for a region without a line in the FIB."""
@@ -298,9 +308,9 @@ class Planner:
         return None if link is None else (link, Leg.TRANSIT)
 
     def own_partition(
-        self, regions: Iterable[str], path: Collection[str], *, redirect: bool
+        self, regions: Iterable[str], path: Collection[str], *, redirect: bool, avoid: Collection[int] = ()
     ) -> tuple[list[Part], list[Part], list[str]]:
-        """Split a TRANSIT set: over own bridge links, redirected once to a sibling, and without a way."""
+        """Split a TRANSIT set: over own bridge links, redirected once to a sibling, and without a way. avoid: see `partition`."""
         fib = self._fib()
         own: dict[int, list[str]] = {}
         sibling: dict[int, list[str]] = {}
@@ -310,7 +320,7 @@ class Planner:
             found = (
                 [] if entry is None else [self._usable(hop, path) for hop in (*entry.hops, *entry.alternates)]
             )
-            usable = [hop for hop in found if hop is not None]
+            usable = sorted((hop for hop in found if hop is not None), key=lambda hop: hop[0] in avoid)
             bridge = next((link for link, leg in usable if leg is Leg.BRIDGE), None)
             peer = next((link for link, leg in usable if leg is Leg.TRANSIT), None) if redirect else None
             if bridge is None and peer is None and redirect:

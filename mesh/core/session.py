@@ -73,9 +73,10 @@ class Consignment:
     lsn: of the record. parts: its destinations that this batch is for. at: when it was sent, None before.
     """
 
-    __slots__ = ("at", "count", "ended", "lsn", "parts", "pieces", "size")
+    __slots__ = ("at", "count", "ended", "link", "lsn", "parts", "pieces", "size")
 
-    def __init__(self, lsn: int, parts: tuple[str, ...], size: int, count: int) -> None:
+    def __init__(self, lsn: int, parts: tuple[str, ...], size: int, count: int, link: int) -> None:
+        self.link = link
         self.lsn = lsn
         self.parts = parts
         self.size = size

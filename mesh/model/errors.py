@@ -206,7 +206,7 @@ _EVENTS: Final[tuple[ErrorCode, ...]] = (
     ErrorCode("MESH-E020", "there is no such subscription",
               "Use the sid of a subscribe on the same connection.", status=404),
     ErrorCode("MESH-E021", "an op that does not exist",
-              "Use subscribe, unsubscribe, publish, request, reply, credit or ping.", status=400),
+              "Use subscribe, unsubscribe, publish, request, reply, credit, ack, nack or ping.", status=400),
     ErrorCode("MESH-E022", "an op that cannot be read",
               "Send one JSON object in a text frame; the detail names the field.", status=400),
     ErrorCode("MESH-E023", "there is nothing at this path",

@@ -83,6 +83,8 @@ class Refuse(StrEnum):
     READ_ONLY = "read_only"
     IO_ERROR = "io_error"
     """Its disk fails."""
+    STALLED = "stalled"
+    """Its disk failed while the batch was being written. It may have passed it on."""
     LOOP = "loop"
     """It has been in that region before: the routes changed under it."""
     HOP_LIMIT = "hop_limit"

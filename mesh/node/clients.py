@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from federation.core.receipts import Status
+from mesh.core.custody.custody import DISK_FAILS
 from mesh.core.custody.receipts import Awaited
 from mesh.core.custody.store import StoreRefusedError
 from mesh.core.groups import Assigned
@@ -52,8 +53,6 @@ _FLAGS = {
     AckLevel.REGION: int(Flag.RECEIPT),
     AckLevel.DELIVERED: Flag.RECEIPT | Flag.RECEIPT_DELIVERED,
 }
-_BROKEN = frozenset({Refuse.NO_SPACE, Refuse.READ_ONLY, Refuse.IO_ERROR})
-"""What keeps a journal from writing what it has taken."""
 TOLDS = 1_024
 """Different outcomes that are remembered at once."""
 _key = attrgetter("key")
@@ -218,7 +217,7 @@ class Clients:
             with trio.move_on_after(timeout_s):
                 while store.synced < kept.lsn:
                     why = store.refusal(0)
-                    if why in _BROKEN:
+                    if why in DISK_FAILS:
                         raise _not_kept(why)
                     await self._moved.park()
                 while call is not None and not call.acknowledgement().complete:

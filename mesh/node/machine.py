@@ -347,7 +347,7 @@ class NodeMachine:
     def stored(self, now: float) -> None:
         """The journal committed: tell those who wait for it."""
         self.reissue.synced()
-        self.custody.acknowledge(now)
+        self.custody.store_moved(now)
         for session in list(self.sessions.values()):
             self._after_session(session, now)
 

@@ -106,6 +106,17 @@ class Arrival:
             if last:
                 self._sessions[link].custody_taken(last, tuple(refused))
 
+    def stalled(self) -> None:
+        """The disk fails: what waits to be written is kept here all the same, and the links are told not to wait for it."""
+        synced = self._store.synced
+        for unsaid in self._unsaid.values():
+            for at, (number, lsn, refused) in enumerate(unsaid):
+                if lsn > synced and refused is None:
+                    self._counters.refuse("said_" + Refuse.STALLED.value)
+                    unsaid[at] = (number, 0, (number, Refuse.STALLED.value, ()))
+                elif lsn > synced:
+                    unsaid[at] = (number, 0, (number, Refuse.STALLED.value, ()))
+
     def link_gone(self, link: int) -> None:
         """Nobody is there to be told."""
         self._unsaid.pop(link, None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -46,10 +47,13 @@ from mesh.core.session import LinkSession
 from mesh.model.dice import Dice
 from mesh.model.event import Event, NewEvent
 from mesh.model.limits import Limits
-from mesh.model.reasons import Drop, NotDelivered
+from mesh.model.reasons import Drop, NotDelivered, Refuse
 from mesh.model.topic_rules import TopicRules
 from mesh.wire.codec import decode_body, encode_body
 from mesh.wire.frames import BatchHeader, Flag, Leg
+
+DISK_FAILS: Final = frozenset({Refuse.NO_SPACE, Refuse.READ_ONLY, Refuse.IO_ERROR})
+"""What keeps a store from writing even what it has taken."""
 
 
 class Custody:
@@ -204,6 +208,12 @@ class Custody:
     def receive(self, session: LinkSession, header: BatchHeader, body: bytes, now: float) -> None:
         """See `Arrival.receive`."""
         self.arrival.receive(session, header, body, now)
+
+    def store_moved(self, now: float) -> None:
+        """The store committed, or cannot any more: tell those who wait for it."""
+        if self.store.refusal(0) in DISK_FAILS:
+            self.arrival.stalled()
+        self.acknowledge(now)
 
     def acknowledge(self, now: float) -> None:
         """See `Arrival.acknowledge`; receipts go with it."""

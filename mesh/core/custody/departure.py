@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -19,13 +20,32 @@ from mesh.core.custody.lane import Lane
 from mesh.core.custody.record import NODE, REGION, Held, decode_head
 from mesh.core.custody.store import JournalDamaged, Store
 from mesh.core.hop import leaving
-from mesh.core.plan import Planner
+from mesh.core.plan import Part, Planner
 from mesh.core.session import Consignment, LinkSession
 from mesh.model.dice import Dice
 from mesh.model.limits import Limits
 from mesh.model.reasons import Drop, Hold, Refuse
 from mesh.wire.codec import BodyError, decode_body, encode_body
 from mesh.wire.frames import BatchHeader, Flag, Leg, Refused
+
+AVOID_S: Final = 5.0
+"""For so long a next hop without room is passed over where there is another one."""
+_OF_THE_HOP: Final = frozenset(
+    {
+        Refuse.FULL,
+        Refuse.PENDING_FULL,
+        Refuse.NO_SPACE,
+        Refuse.READ_ONLY,
+        Refuse.IO_ERROR,
+        Refuse.NO_JOURNAL,
+        Refuse.DRAINING,
+        Refuse.TIMEOUT,
+        Refuse.STALLED,
+    }
+)
+"""Refusals that another next hop need not have."""
+_MAYBE_PASSED: Final = frozenset({"", Refuse.TIMEOUT, Refuse.STALLED})
+"""Why a batch came back that may have gone on all the same: "" is a link that ended."""
 
 GiveUp = Callable[[BatchHeader, bytes, str, Drop, int, float], None]
 """(header, body, part, why, tries, held_s): a part of a record that ends as a dead letter. held_s: how long this node had it."""
@@ -71,6 +91,8 @@ class Departure:
         self._tokens_at = 0.0
         self._check_at: float | None = None
         self._changed = False
+        self._avoided: dict[int, float] = {}
+        """Links whose other end has no room, and until when others are taken first."""
 
     def lane(self, part: str) -> Lane:
         """The lane of a destination, made when it is new."""
@@ -117,7 +139,7 @@ class Departure:
         regions = [part[2:] for part in parts if part.startswith(REGION)]
         sent: list[str] = []
         if regions:
-            ways, lost = self._ways(header, regions)
+            ways, lost = self._ways(header, regions, now)
             for way in ways:
                 onwards = leaving(header, way, self.region)
                 names = tuple(REGION + region for region in way.regions)
@@ -144,12 +166,18 @@ class Departure:
         if sent:
             held.tries += 1
 
-    def _ways(self, header: BatchHeader, regions: Sequence[str]) -> tuple[list, list[str]]:  # type: ignore[type-arg]
+    def _ways(self, header: BatchHeader, regions: Sequence[str], now: float) -> tuple[list[Part], list[str]]:
+        if self._avoided:
+            self._avoided = {link: until for link, until in self._avoided.items() if until > now}
+        avoid = self._avoided
         if header.leg is Leg.TRANSIT:
             redirect = not header.flags & Flag.REDIRECTED
-            own, sibling, lost = self._planner.own_partition(regions, header.path, redirect=redirect)
+            own, sibling, lost = self._planner.own_partition(
+                regions, header.path, redirect=redirect, avoid=avoid
+            )
             return [*own, *sibling], lost
-        return self._planner.partition(regions, f"{header.region}/{header.node}", header.flow, header.path)
+        origin = f"{header.region}/{header.node}"
+        return self._planner.partition(regions, origin, header.flow, header.path, avoid)
 
     def _wait(self, held: Held, part: str) -> None:
         lane = self.lane(part)
@@ -164,7 +192,7 @@ class Departure:
         flags = header.flags | Flag.CUSTODY
         if any(part in held.sent for part in parts):
             flags |= Flag.REDELIVERED
-        share = Consignment(held.lsn, parts, held.size, held.count)
+        share = Consignment(held.lsn, parts, held.size, held.count, link)
         self._arm(now + self._limits.custody_timeout_s)
         self._queue(self._sessions[link], replace(header, flags=flags), body, share, now)
         self._ready(link)
@@ -243,14 +271,21 @@ class Departure:
         held = self.held.get(share.lsn)
         for part in share.parts:
             self.lanes[part].ended(share.size, share.count)
+        detour = why in _OF_THE_HOP and share.link not in self._avoided
+        if detour:
+            self._avoided[share.link] = now + AVOID_S
         for part in parts:
             lane = self.lanes[part]
-            if why:
+            if detour and part.startswith(REGION):
+                self._counters.refuse(
+                    why
+                )  # another next hop may have room: it is asked before there is a pause
+            elif why:
                 lane.refused(now, self._dice.random(), why)
                 self._counters.refuse(why)
             if held is not None and part in held.open:
                 lane.back(share.lsn)
-                if share.at is not None and why in ("", Refuse.TIMEOUT) and part not in held.sent:
+                if share.at is not None and why in _MAYBE_PASSED and part not in held.sent:
                     held.sent = (*held.sent, part)
         self._changed = True
 

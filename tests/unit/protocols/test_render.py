@@ -176,3 +176,12 @@ def test_one_bad_event_costs_no_other_of_its_delivery() -> None:
     assert [one["mesh_id"].rpartition("/")[2] for one in told] == ["0", "2", "3", "4"]
     assert (told[0]["event"], told[1]["event"]["data"]) == (json.loads(RAW), "text")
     assert drops == {Drop.MALFORMED: 1}
+
+
+def test_what_may_repeat_says_so_and_how_often_where_that_is_known() -> None:
+    renderer = Renderer(Drops().count)
+    for render_form in (renderer.op_frames, renderer.sse):
+        assert b'"redelivered":true,"event"' in render_form([delivery(redelivered=True)])
+        known = render_form([delivery(redelivered=True, deliveries=3)])
+        assert b'"redelivered":true,"deliveries":3,"event"' in known
+        assert b"redelivered" not in render_form([delivery(deliveries=1)])

@@ -306,3 +306,23 @@ async def test_a_replay_has_room_while_little_waits(autojump_clock: trio.testing
         nursery.start_soon(session.room)
         await trio.testing.wait_all_tasks_blocked()
         session.end()
+
+
+async def test_events_that_wait_for_an_acknowledgement_are_neither_counted_nor_dropped_and_their_writing_is_told() -> (
+    None
+):
+    session = session_of(drops := Drops(), events=2)
+    written: list[int] = []
+    session.written = lambda taken: written.extend(seqs(taken))
+    owed = [one._replace(deliveries=1) for one in one_delivery(1, 2, 3)]
+    session.deliver(deliveries(10))
+    session.deliver(owed)
+    session.deliver(deliveries(11, 12, 13))
+    assert session.statistics().waiting == 2
+    assert seqs(session.take().deliveries) == [1, 2, 3, 12, 13]
+    assert written == [1, 2, 3]
+    assert drops == {Drop.SLOW_CONSUMER: 2}
+    session.deliver(owed)
+    session.end()
+    session.deliver(owed)
+    assert drops == {Drop.SLOW_CONSUMER: 2}, "whoever sends them knows that they are not lost"

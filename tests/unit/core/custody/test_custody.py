@@ -110,7 +110,22 @@ def test_crashes_of_any_node_at_any_moment_lose_nothing_that_was_accepted(seed: 
     assert {name: len(node.store) for name, node in nodes.items()} == dict.fromkeys(nodes, 0)
 
 
-def test_a_transit_node_with_a_full_disk_refuses_and_the_sibling_takes_over() -> None:
+@pytest.mark.parametrize("full", ["b-1", "b-2"])
+def test_a_transit_node_with_a_full_disk_refuses_and_its_sibling_takes_over_at_once(full: str) -> None:
+    world, nodes = build(LINE[:2], per_region=2)
+    nodes["c-1"].subscribe(1, 1, "orders/#")
+    world.run(3.0)
+    nodes[full].store.fault = Refuse.NO_SPACE
+    for name in ("a-1", "a-2"):
+        for _ in range(20):
+            nodes[name].publish_kept("orders/x")
+            world.run(0.02)
+    assert world.run_until(lambda: len(world.delivered) == 40, 1.0) is not None
+    refused = sum(nodes[name].machine.counters.refused.get("no_space", 0) for name in ("a-1", "a-2"))
+    assert 0 < refused <= 40
+
+
+def test_two_transit_nodes_with_full_disks_refuse_until_there_is_room() -> None:
     world, nodes = build(LINE[:2], per_region=2)
     nodes["c-1"].subscribe(1, 1, "orders/#")
     world.run(3.0)
@@ -119,7 +134,7 @@ def test_a_transit_node_with_a_full_disk_refuses_and_the_sibling_takes_over() ->
     nodes["a-1"].publish_kept("orders/x")
     world.run(5.0)
     assert not world.delivered
-    assert nodes["a-1"].machine.counters.refused["no_space"] > 1
+    assert sum(nodes[name].machine.counters.refused.get("no_space", 0) for name in ("a-1", "a-2")) > 1
     nodes["b-1"].store.fault = nodes["b-2"].store.fault = None
     assert world.run_until(lambda: len(world.delivered) == 1, 10.0) is not None
 
