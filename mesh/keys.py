@@ -266,6 +266,12 @@ BOOLEAN: Final = Form(
     lambda value: "true" if value else "false",
     _boolean_text,
 )
+RATE: Final = Form(
+    'a size such as "64KiB", of each second',
+    lambda value: float(_size(value)),
+    lambda value: f'"{format_size(int(value))}"',
+    _size_or_count_text,
+)
 COUNT: Final = integer(1, 10**9, says="a whole number above 0")
 NUMBER: Final = Form("a number above 0", _positive, lambda value: f"{value:g}", _number_text)
 PLACE: Final = Form(
@@ -282,7 +288,9 @@ LABELS: Final = Form("a table of strings", _labels, _write_labels, _labels_text)
 
 def _limit_key(name: str, default: float) -> Key:
     """A limit's key is its field in `Limits`; the unit in its name tells the form."""
-    if name.endswith("_s") and not name.endswith("_per_s"):
+    if name.endswith("_bytes_per_s"):
+        form = RATE
+    elif name.endswith("_s") and not name.endswith("_per_s"):
         form = DURATION
     elif name.endswith("_bytes"):
         form = SIZE

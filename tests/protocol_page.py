@@ -98,8 +98,10 @@ def wire_type(annotation: ast.expr) -> str:
                 "str": "string",
                 "bytes": "binary",
                 "Position": "(owner: string, epoch: uint, n: uint)",
+                "Entry": "(key: string, n: uint, value: binary or nil)",
+                "Refused": "(batch: uint, why: string, regions: array of string)",
             }
-            return {**words, "Entry": "(key: string, n: uint, value: binary or nil)"}.get(name, name)
+            return words.get(name, name)
         case ast.Constant(value=None):
             return "nil"
         case ast.BinOp(left=left, right=right):

@@ -13,7 +13,8 @@ from typing import Final
 
 from mesh.model.topic import covers, matches
 
-_KNOWN: Final = 16_384
+KNOWN: Final = 16_384
+"""Topics whose rule is remembered; beyond it all are forgotten and found again."""
 
 
 class Level(StrEnum):
@@ -70,11 +71,16 @@ class TopicRules:
     def __bool__(self) -> bool:
         return bool(self.rules)
 
+    @property
+    def remembered(self) -> int:
+        """Topics whose rule is known without looking for it: at most KNOWN."""
+        return len(self._known)
+
     def of(self, topic: str) -> TopicRule:
         """The rule a topic follows."""
         rule = self._known.get(topic)
         if rule is None:
-            if len(self._known) >= _KNOWN:
+            if len(self._known) >= KNOWN:
                 self._known.clear()
             found = (each for each in self.rules if matches(each.filter, topic))
             rule = self._known[topic] = next(found, DEFAULT)

@@ -122,7 +122,7 @@ class Publisher:
     async def run(self, until_s: float, give_up: trio.Event) -> None:
         """Publish at the stream's rate until `until_s`; what is under way then goes on until `give_up`. Raises: NotOffered."""
         clock, every_s = self._traffic.clock, self._stream.batch * self._stream.publishers / self._stream.rate
-        due_s = clock.now() + every_s * self._phase
+        due_s = every_s * self._phase  # since the load began, however late this task is started
         while due_s < until_s:
             await trio.sleep(max(0.0, due_s - clock.now()))
             behind = int((clock.now() - due_s - BEHIND_S) / every_s)

@@ -106,9 +106,7 @@ class CustodyAck(_Frame, frozen=True, array_like=True, gc=False):
     """The sender has stored every batch in custody up to a number, and owes it from here on, but for what it refused."""
 
     batch: UInt  # every batch with the flag CUSTODY up to this number is stored, or named below
-    refused: tuple[
-        Refused, ...
-    ] = ()  # not taken, or not for these regions: the receiver of this frame still owes them
+    refused: tuple[Refused, ...] = ()  # not taken, or not for these regions: still owed by the other end
 
 
 # -- membership (in one region) ----------------------------------------------------------------------------------
@@ -287,9 +285,7 @@ class Flag(IntEnum):
     REDIRECTED = 2  # a bridge without its own route passed this TRANSIT on once
     GROUP_ONLY = 4  # a queue group assigned again: deliver to `groups`, never to plain subscriptions
     TO_NODE = 8  # for one node (`to_node`) of the one region in the set: replies, no_responders, no_members
-    CUSTODY = (
-        16  # at least once: the receiver stores it and says so (CustodyAck); until then the sender owes it
-    )
+    CUSTODY = 16  # at least once: the sender owes it until the receiver says that it has stored it
     RECEIPT = 32  # in custody: tell the origin when the region has stored it
     RECEIPT_DELIVERED = 64  # in custody: and when its subscribers have acknowledged it
 

@@ -11,7 +11,7 @@ from mesh.keys import BY_NAME
 from mesh.model.errors import MeshError
 from mesh.model.limits import Limits
 from mesh.model.quantity import Address
-from mesh.model.topic_rules import TopicRule
+from mesh.model.topic_rules import Level, SpoolPolicy, TopicRule
 from registry.etcd.settings import EtcdSettings
 from registry.nacos.settings import NacosSettings
 
@@ -352,14 +352,39 @@ def test_what_the_configuration_takes_the_kind_takes_too(tmp_path: Path, prefix:
 def test_topic_rules_keep_their_order(tmp_path: Path) -> None:
     text = '[[topic]]\nfilter = "orders/tmp/#"\n[[topic]]\nfilter = "orders/#"\nretain = "24h"\n'
     found = config(tmp_path, text)
-    assert found.topics == (TopicRule("orders/tmp/#"), TopicRule("orders/#", 86_400.0))
+    assert found.topics == (TopicRule("orders/tmp/#"), TopicRule("orders/#", retain_s=86_400.0))
     shown = {setting.key: setting.value for setting in found.settings if setting.key.startswith("topic")}
-    assert shown == {
-        "topic.0.filter": '"orders/tmp/#"',
-        "topic.0.retain": "-",
-        "topic.1.filter": '"orders/#"',
-        "topic.1.retain": '"1d"',
+    unsaid = {
+        "level": '"at-most-once"',
+        "ordered": "false",
+        "deadline": "-",
+        "spool": "-",
+        "spool_policy": '"block"',
+        "retain": "-",
     }
+    said = ({"filter": '"orders/tmp/#"'}, {"filter": '"orders/#"', "retain": '"1d"'})
+    assert shown == {
+        f"topic.{index}.{key}": value
+        for index, rule in enumerate(said)
+        for key, value in (unsaid | rule).items()
+    }
+
+
+def test_everything_a_topic_rule_says_is_taken_over(tmp_path: Path) -> None:
+    text = (
+        '[[topic]]\nfilter = "orders/#"\nlevel = "at-least-once"\nordered = true\ndeadline = "5s"\n'
+        'spool = "1GiB"\nspool_policy = "dead-letter"\nretain = "1h"\n'
+    )
+    rule = TopicRule(
+        "orders/#",
+        level=Level.AT_LEAST_ONCE,
+        ordered=True,
+        deadline_s=5.0,
+        spool_bytes=1 << 30,
+        spool_policy=SpoolPolicy.DEAD_LETTER,
+        retain_s=3_600.0,
+    )
+    assert config(tmp_path, text).topics == (rule,)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +393,9 @@ def test_topic_rules_keep_their_order(tmp_path: Path) -> None:
         ('[[topic]]\nretain = "1h"', "MESH-C011", "topic.0.filter"),
         ('[[topic]]\nfilter = "a/#/b"', "MESH-C006", "mesh.toml:2 topic.0.filter"),
         ('[[topic]]\nfilter = "a"\nretain = "soon"', "MESH-C003", "mesh.toml:3 topic.0.retain"),
-        ('[[topic]]\nfilter = "a"\nspool = "1GiB"', "MESH-C010", "mesh.toml:3 topic.0.spool"),
+        ('[[topic]]\nfilter = "a"\ncopies = "2"', "MESH-C010", "mesh.toml:3 topic.0.copies"),
+        ('[[topic]]\nfilter = "a"\nspool = "1GiB"', "MESH-C006", "mesh.toml:3 topic.0.spool"),
+        ('[[topic]]\nfilter = "a"\nordered = true', "MESH-C006", "mesh.toml:3 topic.0.ordered"),
     ],
 )
 def test_a_topic_rule_that_cannot_be(tmp_path: Path, text: str, code: str, where: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.model.topic_rules import REMEMBERED, TopicRule, TopicRules
+from mesh.model.topic_rules import DEFAULT, KNOWN, Level, SpoolPolicy, TopicRule, TopicRules
 
 RULES = TopicRules(
     [
@@ -28,14 +28,19 @@ RULES = TopicRules(
 )
 def test_the_first_rule_that_matches(topic: str, filter: str) -> None:
     for _ in range(2):
-        rule = RULES.of(topic)
-        assert rule is not None
-        assert rule.filter == filter
+        assert RULES.of(topic).filter == filter
 
 
-def test_no_rule() -> None:
-    assert RULES.of("$mesh/x") is None
-    assert TopicRules([]).of("a") is None
+def test_a_topic_without_a_rule_follows_the_default_which_promises_nothing() -> None:
+    assert RULES.of("$mesh/x") is DEFAULT
+    assert TopicRules([]).of("a") is DEFAULT
+    assert (DEFAULT.level, DEFAULT.ordered, DEFAULT.retain_s) == (Level.AT_MOST_ONCE, False, 0.0)
+    assert (DEFAULT.deadline_s, DEFAULT.spool_bytes, DEFAULT.spool_policy) == (0.0, 0, SpoolPolicy.BLOCK)
+
+
+def test_a_rule_is_found_by_its_filter_and_one_that_is_gone_is_the_default() -> None:
+    assert RULES.named("+/audit") is RULES.rules[2]
+    assert RULES.named("orders/eu") is DEFAULT, "a filter is no topic: it is not matched"
 
 
 @pytest.mark.parametrize(
@@ -55,6 +60,8 @@ def test_a_filter_is_retained_when_one_rule_with_retain_covers_it(filter: str, e
 
 
 def test_what_is_remembered_is_bounded_and_right_all_the_same() -> None:
-    for number in range(REMEMBERED + 10):
-        assert RULES.of(f"t/{number}") is RULES.rules[3]
-    assert RULES.of("orders/eu") is RULES.rules[1]
+    rules = TopicRules(RULES.rules)
+    for number in range(KNOWN + 10):
+        assert rules.of(f"t/{number}") is RULES.rules[3]
+        assert rules.remembered <= KNOWN
+    assert rules.of("orders/eu") is RULES.rules[1]

@@ -74,13 +74,15 @@ async def read(stream: trio.SocketStream, count: int) -> bytes:
     return data
 
 
-async def linked(proxy: Proxy, server: Server) -> tuple[trio.SocketStream, trio.SocketStream, Line]:
-    """Both ends of a connection from a to b that has said who it is."""
-    near = await dial(proxy, server)
+async def linked(
+    proxy: Proxy, server: Server, dialler: str = "a"
+) -> tuple[trio.SocketStream, trio.SocketStream, Line]:
+    """Both ends of a connection to b that has said who it is, and passes: before its first bytes do, no line has it."""
+    near = await dial(proxy, server, opening(dialler))
     await server.accepted.wait()
     far = server.streams[-1]
-    assert await read(far, len(opening("a"))) == opening("a")
-    return near, far, proxy.line("a", "b")
+    assert await read(far, len(opening(dialler))) == opening(dialler)
+    return near, far, proxy.line(dialler, "b")
 
 
 async def is_reset(stream: trio.SocketStream) -> bool:
@@ -109,9 +111,9 @@ async def test_each_dialler_has_a_line_of_its_own() -> None:
     async with proxied() as (proxy, server):
         await linked(proxy, server)
         server.accepted = trio.Event()
-        other = await dial(proxy, server, opening("c"))
-        await server.accepted.wait()
-        proxy.line("b", "c").reset()
+        other, _, line = await linked(proxy, server, "c")
+        assert line is proxy.line("b", "c")
+        line.reset()
         assert await is_reset(other)
         assert len(proxy.line("a", "b").passages) == 1, "the other line is as it was"
 

@@ -53,6 +53,7 @@ def test_a_kind_once_given_keeps_its_number() -> None:
         "Hello": 3,
         "Heard": 4,
         "Ack": 5,
+        "CustodyAck": 6,
         "Probe": 16,
         "ProbeAck": 17,
         "ProbeRequest": 18,
