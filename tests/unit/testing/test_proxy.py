@@ -74,13 +74,16 @@ async def read(stream: trio.SocketStream, count: int) -> bytes:
     return data
 
 
-async def linked(proxy: Proxy, server: Server) -> tuple[trio.SocketStream, trio.SocketStream, Line]:
-    """Both ends of a connection from a to b that has said who it is."""
-    near = await dial(proxy, server)
+async def linked(
+    proxy: Proxy, server: Server, node: str = "a"
+) -> tuple[trio.SocketStream, trio.SocketStream, Line]:
+    """Both ends of a connection to b that has said who it is."""
+    server.accepted = trio.Event()
+    near = await dial(proxy, server, opening(node))
     await server.accepted.wait()
     far = server.streams[-1]
-    assert await read(far, len(opening("a"))) == opening("a")
-    return near, far, proxy.line("a", "b")
+    assert await read(far, len(opening(node))) == opening(node)
+    return near, far, proxy.line(node, "b")
 
 
 async def is_reset(stream: trio.SocketStream) -> bool:
@@ -108,10 +111,8 @@ async def test_bytes_pass_both_ways_as_they_are() -> None:
 async def test_each_dialler_has_a_line_of_its_own() -> None:
     async with proxied() as (proxy, server):
         await linked(proxy, server)
-        server.accepted = trio.Event()
-        other = await dial(proxy, server, opening("c"))
-        await server.accepted.wait()
-        proxy.line("b", "c").reset()
+        other, _, line = await linked(proxy, server, "c")
+        line.reset()
         assert await is_reset(other)
         assert len(proxy.line("a", "b").passages) == 1, "the other line is as it was"
 
@@ -129,7 +130,6 @@ async def test_a_reset_is_seen_by_both_ends_and_new_connections_pass() -> None:
         line.reset()
         assert await is_reset(near)
         assert await is_reset(far)
-        server.accepted = trio.Event()
         await linked(proxy, server)
 
 
