@@ -43,7 +43,8 @@ _LINE_KINDS: Final = sorted(LINE_FAULTS)
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is asked for. topology: "" lets the seed choose. kinds: no other faults, empty is all."""
+    """What is asked for. topology: "" lets the seed choose. kinds: no other faults, empty is all. without_faults: the same
+    mesh and load, and nothing goes wrong: what to compare with."""
 
     scenario: str = "storm"
     topology: str = ""
@@ -53,6 +54,7 @@ class Wish:
     kinds: tuple[FaultKind, ...] = ()
     heal_s: float = 30.0
     whole_regions: bool = False
+    without_faults: bool = False
 
 
 def draw(seed: int, wish: Wish) -> FaultPlan:
@@ -77,7 +79,7 @@ def draw(seed: int, wish: Wish) -> FaultPlan:
         heal_s=wish.heal_s,
         whole_regions=wish.whole_regions,
     )
-    faults = list(_SCENES[wish.scenario](dice, plan, wish))
+    faults = [] if wish.without_faults else list(_SCENES[wish.scenario](dice, plan, wish))
     return _with(plan, sorted(faults, key=lambda fault: (fault.at_s, fault.kind, fault.target)))
 
 
@@ -116,20 +118,33 @@ def _streams(wish: Wish, shape: Shape) -> tuple[Stream, ...]:
 def _readers(wish: Wish, shape: Shape) -> tuple[Reader, ...]:
     """A durable reader at each end, one that is not durable in the middle, and a group over the last two regions."""
     regions = sorted(shape.regions)
-    durable = wish.level == "at-least-once"
+    near, middle, far = regions[0], regions[len(regions) // 2], regions[-1]
+    kept = wish.level == "at-least-once"
     if wish.scenario == "outage":
         return (
-            Reader(name="far", region=regions[-1], streams=("plain",), durable=durable),
-            Reader(name="near", region=regions[len(regions) // 2], streams=("plain", "live")),
+            Reader(name="far", region=far, streams=("plain",), promised=True, durable=kept),
+            Reader(name="near", region=middle, streams=("plain",)),
+            Reader(name="live", region=middle, streams=("live",)),
         )
-    streams = ("plain",) if wish.level == "at-most-once" else ("plain", "ordered")
-    middle = regions[len(regions) // 2]
+    streams = ("plain", "ordered") if kept else ("plain",)
+    # Where members do not all go at once, the group is promised everything without being durable.
+    durable = kept and wish.scenario != "away"
+    workers = (
+        Reader(
+            name=f"worker-{number}",
+            region=region,
+            streams=("plain",),
+            promised=True,
+            durable=durable,
+            group="workers",
+        )
+        for number, region in enumerate((middle, far), 1)
+    )
     return (
-        Reader(name="far", region=regions[-1], streams=streams, durable=durable),
-        Reader(name="near", region=regions[0], streams=streams, durable=durable, acks="each"),
+        Reader(name="far", region=far, streams=streams, promised=True, durable=kept),
+        Reader(name="near", region=near, streams=streams, promised=True, durable=kept, acks="each"),
         Reader(name="passer-by", region=middle, streams=("plain",)),
-        Reader(name="worker-1", region=middle, streams=("plain",), group="workers"),
-        Reader(name="worker-2", region=regions[-1], streams=("plain",), group="workers"),
+        *workers,
     )
 
 
@@ -183,8 +198,8 @@ def _away(dice: random.Random, plan: FaultPlan, wish: Wish) -> Iterator[TimedFau
     for number in range(1, int(plan.seconds * 0.9 / 2.0)):
         yield TimedFault(kind=FaultKind.AWAY, at_s=number * 2.0, lasts_s=0.2, target=near)
     workers = [name for name in others if name.startswith("worker")]
-    for number in range(1, int(plan.seconds * 0.8 / 3.0)):
-        lasts_s = round(dice.uniform(0.5, 2.0), 3)
+    for number in range(1, int(plan.seconds * 0.8 / 3.0)):  # never both
+        lasts_s = round(dice.uniform(0.5, 1.5), 3)
         yield TimedFault(
             kind=FaultKind.AWAY, at_s=number * 3.0, lasts_s=lasts_s, target=workers[number % len(workers)]
         )
@@ -212,7 +227,7 @@ def _one(dice: random.Random, kind: FaultKind, at_s: float, plan: FaultPlan) -> 
         case FaultKind.ISOLATE:
             target, shortest_s, longest_s = dice.choice(sorted(shape.regions)), 1.0, 8.0
         case FaultKind.AWAY:
-            readers = [reader.name for reader in plan.readers if reader.durable or reader.group]
+            readers = [reader.name for reader in plan.readers if reader.promised]
             target, longest_s = dice.choice(readers or [plan.readers[0].name]), 8.0
         case _:
             a, b = dice.choice(shape.pairs)

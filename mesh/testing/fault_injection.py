@@ -24,6 +24,8 @@ STARTS: Final = 5
 SHORTEST_S: Final = 0.1
 """How long a node is struck at least, when the one before took longer than the plan thought."""
 
+POLL_S: Final = 0.05
+
 Undo = Callable[[], None]
 
 
@@ -51,6 +53,7 @@ class Injection:
                 strike = self._kill if fault.kind is FaultKind.KILL else self._pause
                 node = self._mesh.nodes[fault.target]
                 async with node.struck:
+                    await self._until_not_last(node)
                     await strike(node, max(ends_at, trio.current_time() + SHORTEST_S))
             case FaultKind.DISK_FULL:
                 await self._fill(self._mesh.nodes[fault.target], ends_at)
@@ -64,6 +67,12 @@ class Injection:
                 a, _, b = fault.target.partition(">")
                 await self._until(ends_at, self._spoil(fault, self._mesh.proxy.line(a, b), a, b))
         self._note(f"{fault.kind} {fault.target} is over")
+
+    async def _until_not_last(self, node: MeshNode) -> None:
+        """A node that takes long to start must not leave its region empty, unless the plan wants that."""
+        others = [other for other in self._mesh.of(node.region) if other is not node]
+        while not self._mesh.plan.whole_regions and not any(other.serves for other in others):
+            await trio.sleep(POLL_S)
 
     def _note(self, what: str) -> None:
         self._traffic.note(what)

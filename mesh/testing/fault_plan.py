@@ -125,12 +125,14 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Reader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A subscriber. durable: a durable client of its name. group: a member of that queue group. acks: one for each event, or one
-    for everything that came at once; only where the plan is at-least-once."""
+    """A subscriber. promised: faults or not, it (of a group, any member) must see every accepted at-least-once event. durable: a
+    durable client of its name. group: a member of that queue group. acks: one for each event, or one for everything that came at
+    once; only where the plan is at-least-once."""
 
     name: str
     region: str
     streams: tuple[str, ...]
+    promised: bool = False
     durable: bool = False
     group: str = ""
     acks: Acks = "upto"

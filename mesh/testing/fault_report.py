@@ -67,8 +67,9 @@ def replay_command(seed: int, wish: Wish) -> str:
             words.append(f"--{option} {value:g}" if isinstance(value, float) else f"--{option} {value}")
     if wish.kinds:
         words.append(f"--kinds {','.join(wish.kinds)}")
-    if wish.whole_regions:
-        words.append("--whole-regions")
+    for option in ("whole_regions", "without_faults"):
+        if getattr(wish, option):
+            words.append(f"--{option.replace('_', '-')}")
     return " ".join(words)
 
 

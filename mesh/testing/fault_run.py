@@ -28,7 +28,9 @@ from mesh.testing.fault_traffic import Traffic
 
 ANSWERED_S: Final = 10.0
 """After the last fault, publishers try so long to get an answer for what they have."""
-POLL_S: Final = 0.25
+SUBSCRIBED_S: Final = 60.0
+"""A reader that cannot begin within this time fails the plan before its load begins."""
+POLL_S: Final = 0.5
 QUIET_S: Final = 1.0
 """When everything has come, copies may still follow."""
 STUCK_S: Final = 5.0
@@ -110,8 +112,13 @@ async def _run(plan: FaultPlan, folder: Path, say: Say) -> tuple[History, Figure
     async with running(plan, folder) as mesh:
         traffic = Traffic(plan, mesh, history)
         async with trio.open_nursery() as reading:
-            for subscriber in traffic.subscribers.values():
-                await reading.start(subscriber.run)
+            for name, subscriber in traffic.subscribers.items():
+                with trio.move_on_after(SUBSCRIBED_S) as waiting:
+                    await reading.start(subscriber.run)
+                if waiting.cancelled_caught:
+                    raise MeshError(
+                        "MESH-A020", name, f"the reader is not served: {subscriber.refused[:400]}"
+                    )
             say(f"{len(plan.faults)} faults in {plan.seconds:g} s, {plan.rate:g} events/s")
             mesh.began_s = traffic.clock.began_s = trio.current_time()
             await _load(mesh, traffic)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from mesh.model.errors import MeshError
+from mesh.testing.fault_check import check
 from mesh.testing.fault_draw import SCENARIOS, Wish, draw
 from mesh.testing.fault_history import History
 from mesh.testing.fault_plan import SHAPES, FaultKind, FaultPlan, read_plan
@@ -69,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         "--whole-regions", action="store_true", help="all nodes of a region may be down at once"
     )
     parser.add_argument(
+        "--without-faults", action="store_true", help="the same mesh and load with nothing going wrong"
+    )
+    parser.add_argument(
         "--keep", type=Path, metavar="FOLDER", help="keep every plan's folder here, not only failed ones"
     )
     parser.add_argument(
@@ -93,6 +98,7 @@ def _wish(told: argparse.Namespace, parser: argparse.ArgumentParser) -> Wish:
         kinds=kinds,
         heal_s=told.heal,
         whole_regions=told.whole_regions,
+        without_faults=told.without_faults,
     )
 
 
@@ -110,12 +116,12 @@ def _plans(told: argparse.Namespace, parser: argparse.ArgumentParser) -> Iterato
 
 
 def _carry_out(plan: FaultPlan, folder: Path) -> Run:
-    """A mesh that does not start is a failed plan like any other."""
+    """A mesh that does not start is a failed plan like any other. Raises: NotOffered; KeyboardInterrupt."""
     try:
         return run_plan(plan, folder, lambda text: _say(f"plan {plan.seed}: {text}"))
     except MeshError as error:
-        from mesh.testing.fault_check import check
-
+        if "MESH-C010" in str(error):
+            raise NotOffered(str(error)) from None
         return Run(plan, check(History(plan, troubles=[str(error)])), Figures(), str(folder))
 
 
@@ -156,6 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # Said explicitly: the first process of a namespace, and one in the background, would not hear of them otherwise.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status = main()
     except KeyboardInterrupt:

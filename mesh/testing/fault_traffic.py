@@ -66,7 +66,7 @@ _read_op: Final = msgspec.json.Decoder(_Op).decode
 
 
 class NotOffered(Exception):
-    """The nodes do not have what the plan asks for (501): nothing can be said about it."""
+    """The nodes do not have what the plan asks for (501, or a word that they do not know): nothing can be said about it."""
 
 
 @dataclass
@@ -175,7 +175,7 @@ class Publisher:
                     return
                 await trio.sleep(RETRY_S)
                 continue
-            if answer.status == 501:
+            if answer.status == 501 or b"MESH-E010" in answer.body:
                 raise NotOffered(answer.body.decode("utf-8", "replace")[:300])
             made = _accepted(answer.body).events if answer.status == 202 else []
             for at, number in enumerate(numbers):
@@ -222,6 +222,8 @@ class Subscriber:
         self._connection: SocketConnection | None = None
         self._away_s = 0.0
         self.connections = 0
+        self.refused = ""
+        """Why its last connection ended, or was not made."""
         self.seen: set[str] = set()
         """The mesh_ids that were delivered to it."""
 
@@ -254,8 +256,9 @@ class Subscriber:
                     task_status.started()
                 await self._read(connection)
             except Broken as broken:
-                if " 501 " in str(broken)[:20]:
-                    raise NotOffered(str(broken)) from None
+                self.refused = str(broken)
+                if " 501 " in self.refused[:20] or "MESH-E010" in self.refused:
+                    raise NotOffered(self.refused) from None
             finally:
                 if self._connection is not None:
                     self._connection.close()
@@ -367,7 +370,8 @@ class Traffic:
 def promises(plan: FaultPlan) -> dict[tuple[str, ...], frozenset[str]]:
     """Who must see every accepted event of which streams: (reader, ...) -> streams; of several readers, a queue group, any one.
 
-    At-least-once reaches durable readers and queue groups whatever happens; without faults everybody gets everything.
+    Without faults everybody gets everything. With faults, who is not durable is promised nothing: while it was away, nobody knew
+    that it wanted anything. A group without a moment without members is, and that is for the plan to say.
     """
     levels = {stream.name: stream.level for stream in plan.streams}
     found: dict[tuple[str, ...], frozenset[str]] = {}
@@ -375,7 +379,7 @@ def promises(plan: FaultPlan) -> dict[tuple[str, ...], frozenset[str]]:
     for reader in plan.readers:
         groups.setdefault(reader.group or f"\n{reader.name}", []).append(reader)
     for members in groups.values():
-        kept = members[0].durable or bool(members[0].group)
+        kept = all(member.promised for member in members)
         streams = frozenset(
             name
             for name in members[0].streams

@@ -179,6 +179,10 @@ class Line:
         self.refusals = 0
         """Faults that let no connection be made now."""
 
+    def refuses(self) -> bool:
+        """Whether it is cut now."""
+        return self.refusals > 0
+
     def reset(self) -> None:
         """Every connection ends with a RST for both nodes."""
         for passage in list(self.passages):
@@ -229,7 +233,7 @@ class Proxy:
         line = self.line(dialler, node)
         await line.ways[dialler, node].passable()
         target = self.targets.get(node, "")
-        if line.refusals or not target:
+        if line.refuses() or not target:
             abort(near)
             return
         host, _, port = target.rpartition(":")
@@ -237,6 +241,10 @@ class Proxy:
             far = await trio.open_tcp_stream(host, int(port))
         except OSError:
             abort(near)
+            return
+        if line.refuses():  # cut in between
+            abort(near)
+            abort(far)
             return
         passage = Passage(dialler, node, near, far)
         line.passages.add(passage)

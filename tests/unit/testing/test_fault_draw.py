@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
 from mesh.testing.fault_draw import SCENARIOS, Wish, draw
@@ -63,3 +65,18 @@ def test_names_that_do_not_exist() -> None:
         draw(1, Wish(scenario="sunshine"))
     with pytest.raises(ValueError, match="no topology 'star'"):
         draw(1, Wish(topology="star"))
+
+
+def test_a_plan_without_its_faults_is_otherwise_the_same() -> None:
+    spoiled, calm = (draw(5, Wish(scenario="outage", without_faults=calm)) for calm in (False, True))
+    assert calm.faults == ()
+    assert spoiled == msgspec.structs.replace(calm, faults=spoiled.faults)
+
+
+def test_while_readers_are_away_a_group_is_never_empty() -> None:
+    for seed in range(20):
+        plan = draw(seed, Wish(scenario="away"))
+        workers = [fault for fault in plan.faults if fault.target.startswith("worker")]
+        assert len(workers) > 5
+        for one, next_one in itertools.pairwise(workers):
+            assert one.at_s + one.lasts_s < next_one.at_s

@@ -108,7 +108,7 @@ async def test_what_the_nodes_do_not_have_ends_the_run() -> None:
             await publish(traffic_of(plan_of(batches=1), node))
 
 
-FAR = Reader(name="far", region="a", streams=("plain",), durable=True)
+FAR = Reader(name="far", region="a", streams=("plain",), promised=True, durable=True)
 
 
 async def test_a_durable_reader_says_who_it_is_and_acknowledges_all_it_got_at_once() -> None:
@@ -165,6 +165,13 @@ async def test_a_reader_the_nodes_cannot_serve_ends_the_run_one_they_cannot_serv
             await nursery.start(traffic_of(plan_of("at-least-once", FAR), away, home).subscribers["far"].run)
 
 
+async def test_a_word_that_the_nodes_do_not_know_ends_the_run_too() -> None:
+    node = StubNode(refusal=b'HTTP/1.1 400 Bad Request\r\nContent-Length: 20\r\n\r\n{"code":"MESH-E010"}')
+    with pytest.raises(NotOffered, match="MESH-E010"), unwrapped():
+        async with stub_nodes(node) as nursery:
+            await nursery.start(traffic_of(plan_of("at-least-once", FAR), node).subscribers["far"].run)
+
+
 async def test_what_is_missing_is_what_was_promised_and_not_read() -> None:
     node = StubNode()
     async with stub_nodes(node):
@@ -177,7 +184,7 @@ async def test_what_is_missing_is_what_was_promised_and_not_read() -> None:
 
 def test_who_is_promised_what() -> None:
     passer_by = Reader(name="passer-by", region="a", streams=("plain",))
-    workers = [Reader(name=f"w{n}", region="a", streams=("plain",), group="g") for n in (1, 2)]
+    workers = [Reader(name=f"w{n}", region="a", streams=("plain",), promised=True, group="g") for n in (1, 2)]
     plan = plan_of("at-least-once", FAR, passer_by, *workers)
     plain = frozenset({"plain"})
     assert promises(plan) == {("far",): plain, ("passer-by",): plain, ("w1", "w2"): plain}

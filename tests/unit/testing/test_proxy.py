@@ -75,14 +75,15 @@ async def read(stream: trio.SocketStream, count: int) -> bytes:
 
 
 async def linked(
-    proxy: Proxy, server: Server, dialler: str = "a"
+    proxy: Proxy, server: Server, node: str = "a"
 ) -> tuple[trio.SocketStream, trio.SocketStream, Line]:
-    """Both ends of a connection to b that has said who it is, and passes: before its first bytes do, no line has it."""
-    near = await dial(proxy, server, opening(dialler))
+    """Both ends of a connection to b that has said who it is."""
+    server.accepted = trio.Event()
+    near = await dial(proxy, server, opening(node))
     await server.accepted.wait()
     far = server.streams[-1]
-    assert await read(far, len(opening(dialler))) == opening(dialler)
-    return near, far, proxy.line(dialler, "b")
+    assert await read(far, len(opening(node))) == opening(node)
+    return near, far, proxy.line(node, "b")
 
 
 async def is_reset(stream: trio.SocketStream) -> bool:
@@ -110,9 +111,7 @@ async def test_bytes_pass_both_ways_as_they_are() -> None:
 async def test_each_dialler_has_a_line_of_its_own() -> None:
     async with proxied() as (proxy, server):
         await linked(proxy, server)
-        server.accepted = trio.Event()
         other, _, line = await linked(proxy, server, "c")
-        assert line is proxy.line("b", "c")
         line.reset()
         assert await is_reset(other)
         assert len(proxy.line("a", "b").passages) == 1, "the other line is as it was"
@@ -131,7 +130,6 @@ async def test_a_reset_is_seen_by_both_ends_and_new_connections_pass() -> None:
         line.reset()
         assert await is_reset(near)
         assert await is_reset(far)
-        server.accepted = trio.Event()
         await linked(proxy, server)
 
 
