@@ -44,9 +44,7 @@ class Limits:
     dedupe_age_s: float = 600.0  # and for how long at least
     dedupe_origins: int = 4_096  # oldest idle origin forgotten first
     # custody
-    custody_window_bytes: int = (
-        4 << 20
-    )  # of one destination, under way and not yet stored by the next hop; more waits
+    custody_window_bytes: int = 4 << 20  # of one destination, sent and not yet stored there; more waits
     custody_window_events: int = 16_384  # the same in events
     custody_timeout_s: float = 10.0  # a next hop that does not say that it stored a batch: sent again
     spool_bytes_per_s: float = 33_554_432.0  # what waited for a way leaves no faster

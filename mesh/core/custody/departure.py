@@ -29,8 +29,8 @@ from mesh.wire.frames import BatchHeader, Flag, Leg, Refused
 
 GiveUp = Callable[[BatchHeader, bytes, str, Drop, int, float], None]
 """(header, body, part, why, tries, held_s): a part of a record that ends as a dead letter. held_s: how long this node had it."""
-EXPIRED_AT_ONCE = 1_000
-"""Events that are dead-lettered in one go when their time is over, about 30 ms; then everything else has its turn."""
+EXPIRED_AT_ONCE = 500
+"""Events that are dead-lettered in one go when their time is over, about 20 ms; then everything else has its turn."""
 
 
 class Departure:
