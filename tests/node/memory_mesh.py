@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import trio
 
+from mesh.core.custody.store import Store
 from mesh.core.session import Terms
 from mesh.model.event import Delivery, Event
 from mesh.model.reasons import Close
@@ -28,7 +29,16 @@ class MemoryMesh:
         self.refusing: set[str] = set()
         self.delay_s = 0.001
 
-    def node(self, region: str, name: str, *, epoch: int = 1, run: bool = True, **more: object) -> Node:
+    def node(
+        self,
+        region: str,
+        name: str,
+        *,
+        epoch: int = 1,
+        run: bool = True,
+        store: Store | None = None,
+        **more: object,
+    ) -> Node:
         """A node with a reachable address; `run`: started, and kept by the mesh until the test ends."""
         address = f"{name}:1"
         settings = NodeSettings(
@@ -40,7 +50,9 @@ class MemoryMesh:
             address=address,
             **more,  # type: ignore[arg-type]
         )
-        node = Node(settings, dice=random.Random(len(self.nodes)), wall_s=lambda: 1_700_000_000.0)
+        node = Node(
+            settings, dice=random.Random(len(self.nodes)), wall_s=lambda: 1_700_000_000.0, store=store
+        )
         self.nodes[address] = node
         if run:
             self.nursery.start_soon(node.run)
