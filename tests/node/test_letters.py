@@ -50,7 +50,7 @@ async def test_an_item_has_the_fields_that_the_page_lists(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with memory_mesh(monkeypatch) as mesh:
-        _, two, store = await pair(mesh)
+        _, two, _ = await pair(mesh)
         lsn = dead(two, 5)
         assert letters_of(two) == [
             {
