@@ -3,7 +3,7 @@
 Decides the fields of an item, and passes what is to be done with a dead letter to the node that holds it. Never decides whether one
 may be published again (`mesh.core.custody.reissue` does).
 Requests travel as the mesh's own mail: topic `$mesh/letters/ACT`, answered to the asker's inbox; a replay is answered when it is on
-the disk. Bound: WAITING answers wait for the disk, the others are given at once and say so.
+the disk. Bound: WAITING answers wait for the disk; beyond that who asked is told that it is not in time.
 Source: design page "What a person sees" (dlq).
 """
 

@@ -94,6 +94,57 @@ SUBSCRIPTIONS = listing(
     answered=("eu-1", "eu-2"),
 )  # fmt: skip
 
+
+def letter(node: str, lsn: int, topic: str, reason: str, part: str, **more: Any) -> Item:
+    return {
+        "id": f"{node}/{lsn}", "lsn": lsn, "topic": topic, "reason": reason, "part": part,
+        "region": part[2:] if part.startswith("r/") else None, "attempts": 0, "path": [], "mesh_id": f"eu/{node}/1764/{lsn + 900}",
+        "first_seen": "2026-01-05T09:00:00.000Z", "died_at": "2026-01-05T09:01:00.250Z", "age_s": 65.0, "bytes": 412,
+        "replaying": False, "node": node,
+    } | more  # fmt: skip
+
+
+DLQ = listing(
+    letter("eu-1", 17, "orders/eu/created", "expired", "r/us"),
+    letter("eu-1", 18, "orders/eu/paid", "expired", "r/us,r/ap", attempts=3, path=["af"]),
+    letter("eu-2", 4, "mail/out", "max_deliveries", "c/mailer", attempts=5, age_s=7_300.0, first_seen=None),
+    answered=("eu-1", "eu-2"),
+    missing=(("eu-3", "suspect 4s"),),
+)
+DLQ_ONE = listing(
+    letter("eu-1", 17, "orders/eu/created", "expired", "r/us", key="17")
+    | {"event": {"specversion": "1.0", "id": "17", "source": "/shop", "type": "order.created", "data": {"total": 12.5}}}
+)  # fmt: skip
+
+
+def done(node: str, lsn: int, **more: Any) -> Item:
+    return {"id": f"{node}/{lsn}", "lsn": lsn, "node": node, "why": ""} | more
+
+
+DLQ_REPLAYED = listing(
+    done("eu-1", 17, mesh_id="eu/eu-1/1770/3", again=False),
+    done(
+        "eu-1", 18, why="nobody", code="MESH-A022", detail="nobody in the mesh wants its topic any more; it stays"
+    ),
+)  # fmt: skip
+
+
+def spool(id: str, **more: Any) -> Item:
+    return {
+        "id": id, "kind": "region" if id.startswith("r/") else "node", "destination": id[2:], "records": 17, "events": 230,
+        "bytes": 96_512, "oldest_s": 40.3, "under_way_records": 0, "under_way_bytes": 0, "why": "no_route", "detail": "",
+        "node": "eu-1",
+    } | more  # fmt: skip
+
+
+SPOOLS = listing(
+    spool("r/us"),
+    spool("n/eu-2", why="retry", detail="no_space", records=1, events=1, bytes=412, oldest_s=3.0, node="eu-3"),
+    spool("r/ap", why="", records=0, events=0, bytes=0, oldest_s=None, under_way_records=3, under_way_bytes=9_000,
+          node="eu-3"),
+    answered=("eu-1", "eu-3"),
+)  # fmt: skip
+
 CONFIG = listing(
     {"key": "node.id", "value": '"eu-1"', "origin": "flag", "node": "eu-1"},
     {"key": "listen.events", "value": '"127.0.0.1:7222"', "origin": "default", "node": "eu-1"},

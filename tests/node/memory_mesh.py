@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import trio
 
+from mesh.core.custody.store import Store
 from mesh.core.session import Terms
 from mesh.model.event import Delivery, Event
 from mesh.model.reasons import Close
@@ -16,7 +17,6 @@ from mesh.net.memory import MemoryTransport, pair
 from mesh.net.transport import LinkLost, Transport
 from mesh.node.runner import Node
 from mesh.node.settings import NodeSettings
-from mesh.testing.memory_store import MemoryStore
 
 
 class MemoryMesh:
@@ -29,7 +29,16 @@ class MemoryMesh:
         self.refusing: set[str] = set()
         self.delay_s = 0.001
 
-    def node(self, region: str, name: str, *, epoch: int = 1, run: bool = True, **more: object) -> Node:
+    def node(
+        self,
+        region: str,
+        name: str,
+        *,
+        epoch: int = 1,
+        run: bool = True,
+        store: Store | None = None,
+        **more: object,
+    ) -> Node:
         """A node with a reachable address; `run`: started, and kept by the mesh until the test ends."""
         address = f"{name}:1"
         settings = NodeSettings(
@@ -42,7 +51,7 @@ class MemoryMesh:
             **more,  # type: ignore[arg-type]
         )
         node = Node(
-            settings, dice=random.Random(len(self.nodes)), wall_s=lambda: 1_700_000_000.0, store=MemoryStore()
+            settings, dice=random.Random(len(self.nodes)), wall_s=lambda: 1_700_000_000.0, store=store
         )
         self.nodes[address] = node
         if run:

@@ -27,9 +27,9 @@ def test_the_node_and_the_fake_of_the_tests_are_called_as_the_page_says(kind: ty
     assert introspect.iscoroutinefunction(found) == introspect.iscoroutinefunction(wanted)
 
 
-def test_only_asking_the_region_waits() -> None:
+def test_only_asking_other_nodes_waits() -> None:
     waiting = [name for name in CALLS if introspect.iscoroutinefunction(getattr(Inspect, name))]
-    assert waiting == ["ask_region"]
+    assert waiting == ["letters", "ask_region"]
 
 
 def test_what_can_be_asked_is_told_apart_and_the_configuration_is_not_the_nodes() -> None:

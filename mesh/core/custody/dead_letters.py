@@ -9,6 +9,7 @@ Source: design pages "Routing" (Delivery) and "What a person sees" (dlq).
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
@@ -100,7 +101,8 @@ class DeadLetters:
         self._counters = counters
         self.wall_ms: Callable[[], int] = lambda: 0
         """The wall clock, shown to people only."""
-        self._rows: dict[int, _Row] = {}
+        self._rows: OrderedDict[int, _Row] = OrderedDict()
+        """An OrderedDict finds its first one at once, however many went before it."""
         self._bytes = 0
         self.fresh: list[Fresh] = []
         """New ones since the composed machine took them, at most FRESH."""

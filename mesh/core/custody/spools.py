@@ -7,7 +7,7 @@ Source: design page "Routing", Delivery (spools are bounded by bytes and age, `b
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,7 +17,8 @@ from mesh.model.topic_rules import SpoolPolicy, TopicRule
 @dataclass(slots=True)
 class _Spool:
     bytes: int = 0
-    records: deque[int] = field(default_factory=deque)
+    records: OrderedDict[int, None] = field(default_factory=OrderedDict)
+    """Oldest first; what has ended is out of it."""
 
 
 class Spools:
@@ -31,12 +32,13 @@ class Spools:
         """A record of this rule waits."""
         spool = self._spools.setdefault(rule.filter, _Spool())
         spool.bytes += size
-        spool.records.append(lsn)
+        spool.records[lsn] = None
 
-    def freed(self, filter: str, size: int) -> None:
+    def freed(self, filter: str, lsn: int, size: int) -> None:
         """A record of the rule of this filter ended."""
         spool = self._spools.get(filter)
         if spool is not None:
+            spool.records.pop(lsn, None)
             spool.bytes = max(0, spool.bytes - size)
 
     def make_room(self, rule: TopicRule, size: int, now: float) -> bool:
@@ -47,7 +49,8 @@ class Spools:
         if rule.spool_policy is SpoolPolicy.BLOCK:
             return False
         while spool.records and spool.bytes + size > rule.spool_bytes:
-            self._end_record(spool.records.popleft(), rule.spool_policy is SpoolPolicy.DEAD_LETTER, now)
+            lsn, _ = spool.records.popitem(last=False)
+            self._end_record(lsn, rule.spool_policy is SpoolPolicy.DEAD_LETTER, now)
         return True
 
     def waiting(self) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
 import trio
@@ -9,6 +10,7 @@ import trio
 from mesh.model.ids import NodeKey
 from mesh.node.feed import Feed, Watch
 from mesh.node.inspect import Counters, Item, MissingNode, RegionAnswer, What
+from mesh.node.letters import Act
 
 
 def member(name: str, state: str = "alive", **more: object) -> Item:
@@ -47,12 +49,25 @@ class FakeInspect:
         self.readiness = (True, "")
         self.leaving = 0
         self.refusals: list[tuple[str, str]] = []
+        self.queries: list[bytes] = []
+        self.acts: list[tuple[str, Act, tuple[int, ...], float]] = []
+        self.done: list[Item] = []
+        """What becomes of the next acts."""
 
-    def view(self, what: What) -> list[Item]:
+    def view(self, what: What, query: bytes = b"") -> list[Item]:
+        if query:
+            self.queries.append(query)
         return self.own.get(what, [])
 
-    async def ask_region(self, what: What, timeout_s: float) -> RegionAnswer:
+    async def letters(self, node: str, act: Act, lsns: Sequence[int], timeout_s: float) -> list[Item]:
         await trio.lowlevel.checkpoint()
+        self.acts.append((node, act, tuple(lsns), timeout_s))
+        return self.done
+
+    async def ask_region(self, what: What, timeout_s: float, query: bytes = b"") -> RegionAnswer:
+        await trio.lowlevel.checkpoint()
+        if query:
+            self.queries.append(query)
         self.asked.append((what, timeout_s))
         return RegionAnswer({name: views.get(what, []) for name, views in self.others.items()}, self.absent)
 

@@ -5,8 +5,8 @@ import re
 from prometheus_client.parser import text_string_to_metric_families
 from unit.admin.fake_inspect import FakeInspect
 
-from mesh.admin.metrics import REFUSAL_SERIES, Metrics
-from mesh.node.inspect import Counters, RegistryCounters
+from mesh.admin.metrics import DESTINATION_SERIES, REFUSAL_SERIES, Metrics
+from mesh.node.inspect import Counters, CustodyReading, JournalReading, RegistryCounters
 
 
 def scrape(inspect: FakeInspect) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -40,6 +40,17 @@ def test_every_counter_has_its_name_and_labels() -> None:
         batches_out=15,
         watch_lost=16,
         registries={"all": RegistryCounters(True, 17, 18)},
+        custody=CustodyReading(
+            records=19,
+            waiting={"r/us": 20},
+            refused={"full": 21},
+            died={"expired": 22},
+            letters=23,
+            letter_bytes=24,
+            under_way_bytes={"us/us-1": 25},
+            passed_window=26,
+            journal=JournalReading("no_space", 27, 28, 29, 30),
+        ),
     )
     found = scrape(inspect)
     expected = {
@@ -64,6 +75,20 @@ def test_every_counter_has_its_name_and_labels() -> None:
         ("mesh_registry_reachable", ("all",)): 1,
         ("mesh_registry_calls_total", ("all",)): 17,
         ("mesh_registry_failures_total", ("all",)): 18,
+        ("mesh_custody_records", ()): 19,
+        ("mesh_custody_waiting", ("r/us",)): 20,
+        ("mesh_custody_refused_total", ("full",)): 21,
+        ("mesh_dead_letters_total", ("expired",)): 22,
+        ("mesh_dead_letters_kept", ()): 23,
+        ("mesh_dead_letters_kept_bytes", ()): 24,
+        ("mesh_custody_under_way_bytes", ("us/us-1",)): 25,
+        ("mesh_custody_passed_window_total", ()): 26,
+        ("mesh_journal_state", ("no_space",)): 1,
+        ("mesh_journal_state", ("ok",)): 0,
+        ("mesh_journal_records", ()): 27,
+        ("mesh_journal_bytes", ()): 28,
+        ("mesh_journal_commits_total", ()): 29,
+        ("mesh_journal_committed_bytes_total", ()): 30,
         ("mesh_ready", ()): 1,
     }
     assert {key: found[key] for key in expected} == expected
@@ -93,3 +118,17 @@ def test_operating_page_names_every_metric() -> None:
     body, _ = Metrics(FakeInspect()).render("")
     names = set(re.findall(r"^# TYPE (mesh_\w+)", body.decode(), re.M))
     assert not [name for name in names if f"`{name}" not in page]
+
+
+def test_destinations_beyond_a_bound_are_summed_up() -> None:
+    inspect = FakeInspect()
+    waiting = {f"r/{n}": n for n in range(1, DESTINATION_SERIES + 11)}
+    inspect.reading = Counters(custody=CustodyReading(waiting=waiting))
+    found = {
+        labels[0]: value
+        for (name, labels), value in scrape(inspect).items()
+        if name == "mesh_custody_waiting"
+    }
+    assert len(found) == DESTINATION_SERIES + 1
+    assert found["other"] == sum(range(1, 11))
+    assert sum(found.values()) == sum(waiting.values())

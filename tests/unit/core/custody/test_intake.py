@@ -1,0 +1,142 @@
+"""What is published at least once, at a node of a real mesh in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+from unit.core.custody.test_custody import LINE, build
+
+from mesh.core.custody.record import decode_head
+from mesh.core.custody.store import StoreRefusedError
+from mesh.model.event import NewEvent
+from mesh.model.reasons import Drop, Refuse
+from mesh.model.topic_rules import SpoolPolicy, TopicRule, TopicRules
+from mesh.testing.world import SimNode, World
+from mesh.wire.codec import decode_body
+
+
+@pytest.fixture
+def mesh() -> tuple[World, SimNode, SimNode]:
+    """Node a-1, and b-1 of another region, which wants orders/#."""
+    world, nodes = build(LINE[:1])
+    nodes["b-1"].subscribe(1, 1, "orders/#")
+    world.run(2.0)
+    return world, nodes["a-1"], nodes["b-1"]
+
+
+def events(*topics: str, ttl_ms: int = 0, key: str = "") -> list[NewEvent]:
+    return [NewEvent(topic, key, ttl_ms, None, b'{"n":1}') for topic in topics]
+
+
+def records(node: SimNode) -> list[tuple[tuple[str, ...], list[int]]]:
+    """(parts, seqs of the events) of each record of the node's store."""
+    found = []
+    for entry in node.store.outstanding():
+        packed, body = node.store.read(entry.lsn)
+        count = decode_head(packed).header.count
+        found.append((entry.parts, [event.seq for event in decode_body(body, count)]))
+    return found
+
+
+def test_events_that_go_one_way_share_a_record_and_their_numbers_follow(
+    mesh: tuple[World, SimNode, SimNode],
+) -> None:
+    _, node, _ = mesh
+    published, lsn = node.machine.custody.publish(events("orders/a", "orders/b", "orders/c"), node.now)
+    assert records(node) == [(("r/b",), [1, 2, 3])]
+    assert (published.first_seq, len(published.plans), lsn) == (1, 3, 1)
+    assert node.machine.counters.published == 3
+
+
+def test_events_of_other_deadlines_have_records_of_their_own_and_a_rule_gives_one(
+    mesh: tuple[World, SimNode, SimNode],
+) -> None:
+    _, node, _ = mesh
+    intake = node.machine.custody.intake
+    intake._rules = TopicRules([TopicRule("orders/short", deadline_s=1.5)])
+    intake.publish([*events("orders/a", "orders/short"), *events("orders/a", ttl_ms=700)], 0, node.now)
+    assert [seqs for _, seqs in records(node)] == [[1], [2], [3]]
+    heads = [decode_head(node.store.read(lsn)[0]).deadline_ms for lsn in (1, 2, 3)]
+    assert heads == [0, 1_500, 700]
+    held = node.machine.custody.departure.held
+    assert [held[lsn].ends_as for lsn in (1, 2, 3)] == [Drop.SPOOL_AGE, Drop.EXPIRED, Drop.EXPIRED]
+
+
+def test_what_nobody_wants_is_numbered_and_makes_no_record(mesh: tuple[World, SimNode, SimNode]) -> None:
+    _, node, _ = mesh
+    published, lsn = node.machine.custody.publish(events("mail"), node.now)
+    assert (lsn, published.first_seq, records(node)) == (0, 1, [])
+
+
+@pytest.mark.parametrize("reason", [Refuse.NO_SPACE, Refuse.FULL])
+def test_a_store_that_refuses_changes_nothing(mesh: tuple[World, SimNode, SimNode], reason: Refuse) -> None:
+    _, node, _ = mesh
+    node.store.fault = reason
+    with pytest.raises(StoreRefusedError) as refused:
+        node.machine.custody.publish(events("orders/a", "orders/b"), node.now)
+    assert refused.value.reason is reason
+    node.store.fault = None
+    published, _ = node.machine.custody.publish(events("orders/a"), node.now)
+    assert published.first_seq == 1
+    assert node.machine.counters.published == 1
+
+
+def test_a_node_that_does_not_know_yet_who_wants_what_accepts_nothing(
+    mesh: tuple[World, SimNode, SimNode],
+) -> None:
+    _, node, _ = mesh
+    node.machine.custody.intake.informed = lambda now: False
+    with pytest.raises(StoreRefusedError) as refused:
+        node.machine.custody.publish(events("orders/a"), node.now)
+    assert refused.value.reason is Refuse.STARTING
+
+
+def test_a_full_spool_blocks_the_whole_call_or_lets_the_oldest_go(
+    mesh: tuple[World, SimNode, SimNode],
+) -> None:
+    world, node, far = mesh
+    far.crash()
+    world.run(10.0)
+    intake = node.machine.custody.intake
+    intake._rules = TopicRules([TopicRule("orders/+", spool_bytes=60)])
+    intake.publish(events("orders/a"), 0, node.now)
+    with pytest.raises(StoreRefusedError) as refused:
+        intake.publish(events("orders/b", *["orders/c"] * 20), 0, node.now)
+    assert refused.value.reason is Refuse.SPOOL_FULL
+    assert records(node) == [(("r/b",), [1])]
+    assert node.machine.counters.published == 1
+    intake._rules = TopicRules([TopicRule("orders/+", spool_bytes=60, spool_policy=SpoolPolicy.DEAD_LETTER)])
+    for _ in range(5):
+        intake.publish(events("orders/b"), 0, node.now)
+    letters = node.machine.custody.letters.page(0, 10).letters
+    assert letters
+    assert {one.reason for one in letters} == {"spool_full"}
+    assert [one.event.seq for one in letters] == list(range(1, len(letters) + 1)), "the oldest first"
+
+
+def test_a_group_without_any_member_makes_a_dead_letter_at_once(
+    mesh: tuple[World, SimNode, SimNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, node, far = mesh
+    far.subscribe(2, 2, "jobs", "workers")
+    world.run(2.0)
+    planner = node.machine.planner
+    for name, nothing in (("near_members", []), ("far_members", []), ("member_out_of_reach", None)):
+        monkeypatch.setattr(type(planner), name, lambda *args, nothing=nothing: nothing)
+    _, lsn = node.machine.custody.publish(events("jobs"), node.now)
+    [letter] = node.machine.custody.letters.page(0, 10).letters
+    assert (letter.lsn, letter.reason, letter.part) == (lsn, "no_members", "g/workers/jobs")
+    assert letter.mesh_id == f"a/a-1/{node.epoch}/1"
+
+
+def test_events_with_a_group_go_to_one_member_and_are_apart_from_those_without(
+    mesh: tuple[World, SimNode, SimNode],
+) -> None:
+    world, node, far = mesh
+    far.subscribe(2, 2, "orders/jobs", "workers")
+    world.run(2.0)
+    published, _ = node.machine.custody.publish(events("orders/a", "orders/jobs"), node.now)
+    assert [seqs for _, seqs in records(node)] == [[1], [2]]
+    [chosen] = published.assigned[1]
+    assert (chosen.group, chosen.region) == ("workers", "b")
+    assert decode_head(node.store.read(2)[0]).header.groups == (("workers", "orders/jobs", "b"),)
+    assert decode_head(node.store.read(1)[0]).header.groups == ()
