@@ -103,4 +103,4 @@ class KeptWork:
         excused = self.promises.cut_off(oracle)
         self.world.run_until(lambda: not any(left_over(self.world, excused)), DRAIN_S, 0.5)
         self.world.run(1.5)
-        self.promises.check(when, oracle)
+        self.promises.check(when, oracle, excused)

@@ -11,7 +11,7 @@ Source: design page "Routing", Delivery and Properties every simulation checks.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
@@ -41,12 +41,14 @@ class Asks(NamedTuple):
 
 
 class Owed(NamedTuple):
-    """Who is to get an event that `origin` took in: each of `receivers`, and one member of each group. at: when."""
+    """Who is to get an event that `origin` took in: each of `receivers`, and one member of each group. calm: in
+    times without faults."""
 
     topic: str
     origin: NodeKey
     receivers: tuple[Asks, ...]
     groups: tuple[Asks, ...]
+    calm: bool
 
 
 def receiver(node: SimNode, session: int, client: str) -> Receiver:
@@ -116,15 +118,16 @@ class Promises:
             if taken.kept:
                 asks = [one for one in self._steady if matches(one.filter, taken.topic)]
                 plain = tuple(one for one in asks if not one.group)
-                self._owed[taken.mesh_id] = Owed(
-                    taken.topic, taken.node, plain, tuple(one for one in asks if one.group)
-                )
+                groups = tuple(one for one in asks if one.group)
+                owed = Owed(taken.topic, taken.node, plain, groups, self.faultless)
+                self._owed[taken.mesh_id] = owed
         while self._checked < len(world.delivered):
             self._delivered(world.delivered[self._checked])
             self._checked += 1
 
     def _delivered(self, one: Delivered) -> None:
-        if one.mesh_id not in self._owed:
+        owed = self._owed.get(one.mesh_id)
+        if owed is None:
             return
         self.deliveries += 1
         node = self.world.nodes[one.node]
@@ -134,7 +137,7 @@ class Promises:
         repeat = who in got
         if held is None:
             got.add(who)
-            if repeat and self.faultless and not node.habit.repeats:
+            if repeat and owed.calm and not node.habit.repeats:
                 self.note("exact", f"{one.mesh_id} came again to {who[1]} of {who[0]}")
         else:
             self._group_got.setdefault(one.mesh_id, Counter())[held] += 1
@@ -148,7 +151,7 @@ class Promises:
             lane = (who, region, name, epoch, one.event.key)
             if seq < self._last.get(lane, -1):
                 self.reorders += 1
-                if self.faultless and not node.habit.repeats:
+                if owed.calm and not node.habit.repeats:
                     self.note("order", f"{one.mesh_id} came to {who[1]} of {who[0]} after {self._last[lane]}")
             self._last[lane] = max(seq, self._last.get(lane, -1))
 
@@ -200,15 +203,21 @@ class Promises:
             self._accepted[node.key] = len(node.accepted)
         for who, ids in lost.items():
             self.note("P4", f"{when}: {len(ids)} accepted events never came to {who}: {ids[:NAMED]}")
-        if self.faultless:
-            self._check_groups(letters)
+        self._check_groups()
         self._group_got.clear()
         for detail in left_over(self.world, excused):
             self.note("P8", f"{when}: {detail}")
         return self.violations
 
-    def _check_groups(self, letters: Collection[MeshId]) -> None:
+    def forgive(self) -> None:
+        """Some disk is gone for good: what was accepted until now need not arrive."""
+        for node in self.world.nodes.values():
+            self._accepted[node.key] = len(node.accepted)
+
+    def _check_groups(self) -> None:
         for mesh_id, served in self._group_got.items():
+            if not self._owed[mesh_id].calm:
+                continue
             for group, count in served.items():
                 calm = not any(
                     node.habit.repeats

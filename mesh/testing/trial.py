@@ -342,7 +342,9 @@ class Trial:
         if self._settle("after healing", limit_s - (world.now - healed)):
             self.outcome.converge_s = self.outcome.settle_s[-1]
         self._quiet()
-        if not self.ailments.gone:
+        if self.ailments.gone:
+            self.kept.promises.forgive()
+        else:
             self.kept.quiet("after healing")
 
     def _end(self) -> None:
