@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from mesh.core.counters import Counters
 from mesh.core.custody.store import JournalDamaged, Store, StoreRefusedError
@@ -82,6 +83,8 @@ class DeadLetters:
     def put(self, header: BatchHeader, event: Event, part: str, why: Drop, attempts: int) -> int:
         """Keep one event. Returns the number of its record, 0 when the store would not have it: then it is dropped and counted."""
         self._counters.dead_letter(why, 1)
+        if header.remaining_ms < 0:  # as it is known here, and nowhere on a wire or disk
+            header = replace(header, remaining_ms=0)
         self.fresh.append((header, event, why, part, attempts))
         head = _encode(DeadHead(header, why.value, part, attempts, self.wall_ms()))
         body = encode_body([event])
