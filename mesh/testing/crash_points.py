@@ -129,6 +129,7 @@ def live(play: Play, deaths: Sequence[Death] = (), seed: int = 1) -> Life:
     told.begins = world.now + SETTLE_S / 2
     play.scenario(told)
     world.run(SETTLE_S / 2)
+    promises.begin()
     moments: dict[NodeKey, list[str]] = {key: [] for key in world.nodes}
     due = {(death.node, death.moment): death for death in deaths}
     died = 0
@@ -153,7 +154,7 @@ def live(play: Play, deaths: Sequence[Death] = (), seed: int = 1) -> Life:
             quiet_since = world.now
     world.on_step = None
     accepted = sum(len(node.accepted) for node in told.nodes.values())
-    return Life(moments, promises.check(), accepted, died, len(promises.reorders))
+    return Life(moments, promises.check("at the end"), accepted, died, promises.reorders)
 
 
 def _quiet(told: Stage) -> bool:

@@ -8,16 +8,20 @@ Invariant: after `Ailments.heal` nothing is cut, slow or garbled; nodes that a f
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+import msgspec
+
 from mesh.model.ids import NodeKey
+from mesh.model.reasons import Refuse
 from mesh.testing.network import Chaos, Connection
+from mesh.testing.sim_node import FSYNC_S
 from mesh.testing.topology import Topology
 from mesh.testing.world import SimNode, World
-from mesh.wire.frames import BatchHeader
+from mesh.wire.frames import BatchHeader, Flag
 
 
 class Fault(StrEnum):
@@ -50,9 +54,19 @@ class Fault(StrEnum):
     """Control frames are dropped, repeated and reordered everywhere."""
     REPEAT = "repeat"
     """Some batches arrive a second time."""
+    DISK_FULL = "disk_full"
+    """A node's journal takes nothing in, and its commits fail."""
+    DISK_SLOW = "disk_slow"
+    """A node's commits take up to seconds."""
+    REGION_DOWN = "region_down"
+    """The power of a whole region goes, and comes back at each node at another moment."""
+    ROLLING = "rolling"
+    """A region's nodes are restarted one after the other, each when the one before is back: an upgrade."""
 
 
-STREAM_FAULTS: Final = tuple(fault for fault in Fault if fault is not Fault.GARBLE)
+DISK_FAULTS: Final = (Fault.DISK_FULL, Fault.DISK_SLOW, Fault.REGION_DOWN, Fault.ROLLING)
+"""Those that were made for what is kept: a seed's other faults are drawn without them."""
+STREAM_FAULTS: Final = tuple(fault for fault in Fault if fault not in (Fault.GARBLE, *DISK_FAULTS))
 
 
 class Trouble(NamedTuple):
@@ -76,7 +90,7 @@ def target_of(trouble: Trouble, topology: Topology) -> str:
             if trouble.fault is Fault.CUT_ONE_WAY:
                 return f"{a} -> {b}" if trouble.amount < 0.5 else f"{b} -> {a}"
             return f"{a} - {b}"
-        case Fault.ISOLATE:
+        case Fault.ISOLATE | Fault.REGION_DOWN | Fault.ROLLING:
             return list(topology.places)[trouble.target % len(topology.places)]
         case Fault.WEATHER | Fault.GARBLE | Fault.REPEAT:
             return "everywhere"
@@ -132,6 +146,8 @@ class Ailments:
         world.chaos = Chaos()
         for node in world.nodes.values():
             node.slow_s = 0.0
+            node.store.fault = None
+            node.fsync_s = FSYNC_S
             if node.up and not node.serves:
                 node.crash()
             if not node.up and node.key not in self.gone:
@@ -155,7 +171,7 @@ class Ailments:
             case Fault.RESET if pair is not None:
                 self._reset(*pair)
             case Fault.ISOLATE:
-                region = list(self.topology.places)[trouble.target % len(self.topology.places)]
+                region = self._region(trouble)
                 out = {
                     way
                     for bridge in self.topology.bridges
@@ -183,6 +199,16 @@ class Ailments:
                 chaos = self.world.chaos
                 chaos.drop = chaos.duplicate = chaos.reorder = 0.15 * trouble.amount
                 self._later(trouble, self._clear_garble)
+            case Fault.DISK_FULL:
+                node.store.fault = Refuse.NO_SPACE if trouble.amount < 0.5 else Refuse.IO_ERROR
+                self._later(trouble, lambda: setattr(node.store, "fault", None))
+            case Fault.DISK_SLOW:
+                node.fsync_s = 0.03 + 2.0 * trouble.amount**3
+                self._later(trouble, lambda: setattr(node, "fsync_s", FSYNC_S))
+            case Fault.REGION_DOWN:
+                self._region_down(trouble)
+            case Fault.ROLLING:
+                self._roll(self.topology.of(self._region(trouble)), trouble)
             case Fault.REPEAT:
                 self._repeat = trouble.amount
                 self._later(trouble, lambda: setattr(self, "_repeat", 0.0))
@@ -236,6 +262,44 @@ class Ailments:
             node.skew_s = 7_200.0 * (trouble.amount - 0.5)
         self._later(trouble, lambda: self._return(node))
 
+    def _region(self, trouble: Trouble) -> str:
+        return list(self.topology.places)[trouble.target % len(self.topology.places)]
+
+    def _region_down(self, trouble: Trouble) -> None:
+        """All at once; they come back one by one, the last after `lasts`."""
+        members = [self.world.nodes[key] for key in self.topology.of(self._region(trouble))]
+        for at, node in enumerate(members, 1):
+            if node.up:
+                self.crashed = True
+                node.crash(told=False)
+                self._later(trouble._replace(lasts=trouble.lasts * at / len(members)), self._returner(node))
+
+    def _returner(self, node: SimNode) -> Callable[[], None]:
+        return lambda: self._return(node)
+
+    def _roll(self, keys: Sequence[NodeKey], trouble: Trouble) -> None:
+        """SIGTERM, gone, back, then the next one."""
+        if not keys:
+            return
+        node = self.world.nodes[keys[0]]
+        if node.up and node.serves:
+            self.crashed = True
+            node.terminate()
+        self._rolled(keys, trouble)
+
+    def _rolled(self, keys: Sequence[NodeKey], trouble: Trouble) -> None:
+        def look() -> None:
+            if self._ended:
+                return
+            node = self.world.nodes[keys[0]]
+            if node.up and not node.serves:
+                self._rolled(keys, trouble)
+                return
+            self._return(node)
+            self._later(trouble._replace(lasts=2.0), lambda: self._roll(keys[1:], trouble))
+
+        self.world.at(self.world.now + 0.3, look)
+
     def _leave(self, node: SimNode, trouble: Trouble) -> None:
         if node.up and node.serves:
             self.crashed = True
@@ -283,5 +347,9 @@ def repeat(receiver: SimNode, connection: Connection, link: int, header: BatchHe
     """Hand a batch to a node's forwarder as if the link had carried it once more."""
     session = receiver.machine.sessions.get(link)
     if session is not None and session.is_open and not connection.dead:
-        receiver.machine.forwarder.receive(session, header, body, receiver.now)
+        if header.flags & Flag.CUSTODY:  # who keeps a batch and sends it again says so
+            again = msgspec.structs.replace(header, flags=header.flags | Flag.REDELIVERED)
+            receiver.machine.custody.receive(session, again, body, receiver.now)
+        else:
+            receiver.machine.forwarder.receive(session, header, body, receiver.now)
         receiver.after()

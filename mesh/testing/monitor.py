@@ -65,7 +65,7 @@ class Monitor:
         self.strict_copies = False
         """Whether P11 is checked: only while no batch is repeated on purpose."""
         self._copied: set[tuple[MeshId, NodeKey, NodeKey, Leg, int, tuple[str, ...]]] = set()
-        self._got: set[tuple[NodeKey, int, int, MeshId]] = set()
+        self._got: set[tuple[NodeKey, int, int, int, MeshId]] = set()
         self._checked = 0
         self._fib_seen: dict[NodeKey, tuple[int, int, dict[str, FibEntry]]] = {}
         self._looping: dict[str, float] = {}
@@ -99,7 +99,9 @@ class Monitor:
             if one.delivery.redelivered:
                 continue
             for sid in one.delivery.sids:
-                key = (one.node, one.session, sid, one.mesh_id)
+                # A session ends with its process.
+                process = self.world.nodes[one.node].generation
+                key = (one.node, process, one.session, sid, one.mesh_id)
                 if key in self._got:
                     self.note("P5", f"{one.mesh_id} twice to subscription {sid} of {one.node}#{one.session}")
                 self._got.add(key)

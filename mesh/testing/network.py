@@ -34,8 +34,8 @@ HELD_FRAMES: Final = 10_000
 """What a stalled stream holds before the connection ends: nothing is lost from the middle of a stream."""
 SEGMENT_BYTES: Final = 64
 """What a frame costs a line beside its own bytes: headers of TCP and IP, and a batch's header."""
-SESSION_FRAMES: Final = (wire.Open, wire.CloseLink, wire.Hello, wire.Heard, wire.Ack, Data)
-"""Frames of the stream's own session: chaos leaves them alone."""
+SESSION_FRAMES: Final = (wire.Open, wire.CloseLink, wire.Hello, wire.Heard, wire.Ack, wire.CustodyAck, Data)
+"""Frames of the stream's own session: chaos leaves them alone, but for repeating an acknowledgement."""
 
 
 @dataclass(slots=True)
@@ -151,6 +151,8 @@ class Network:
             return
         _, _, _, way = connection.end(sender)
         chaos = self.chaos
+        if chaos.duplicate and isinstance(frame, wire.CustodyAck) and self.dice.random() < chaos.duplicate:
+            self._send(sender, connection, way, frame, ordered=True)
         if not chaos.lossless and not isinstance(frame, SESSION_FRAMES):
             if chaos.drop and self.dice.random() < chaos.drop:
                 return

@@ -8,14 +8,14 @@ Source: design page "Routing"; L. Gao, 2001 (valley-free paths).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from federation.core.policy import Role, link_role, valley_free
 from mesh.model.ids import NodeKey
 from mesh.model.topic import matches
-from mesh.testing.world import World
+from mesh.testing.world import SimNode, World
 
 Client: TypeAlias = tuple[NodeKey, int]
 """A client's session on a node."""
@@ -89,7 +89,7 @@ class Oracle:
             (node.key, filter)
             for node in self._world.live_nodes()
             if node.key.region == region
-            for filter, group in node.subscriptions.values()
+            for filter, group in (*node.subscriptions.values(), *_of_durable(node))
             if not group
         ]
 
@@ -113,6 +113,12 @@ class Oracle:
                 else:
                     found.clients[client] = (*found.clients.get(client, ()), sid)
         return found
+
+
+def _of_durable(node: SimNode) -> Iterator[tuple[str, str]]:
+    """(filter, group) of durable clients: connected or not, they want it."""
+    for client in node.durable.values():
+        yield from client.subscriptions.values()
 
 
 def topics_of(filters: Iterable[str], words: Iterable[str]) -> list[str]:

@@ -3,7 +3,8 @@
 Decides whether P4 (each accepted event reached everybody who had asked before, or a dead letter says why not), P5 (at most one
 delivery that does not say that it may repeat), P6 (queue groups), P8 (nothing is left in stores, lanes and queues), P11 (one copy a
 link, but for what says that it is sent again) and the order of keys hold. Never changes a world.
-Who asked is remembered when an event was accepted: whoever subscribed before and never gave it up is to get it.
+Who asked is remembered when an event was taken in: whoever had subscribed when the world was last steady, and never gave it up, is
+to get it. Plain sessions end with their process, and with their node's being taken for dead by its region.
 Source: design page "Routing", Delivery and Properties every simulation checks.
 """
 
@@ -14,9 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
+from mesh.core.effects import Notify
 from mesh.model.ids import NodeKey
 from mesh.model.topic import matches
 from mesh.testing.monitor import Violation
+from mesh.testing.oracle import Oracle
 from mesh.testing.sim_node import Delivered
 from mesh.testing.world import MeshId, SimNode, World
 from mesh.wire.codec import decode_body
@@ -28,11 +31,24 @@ NAMED: Final = 5
 """Of events that share a fate so many are named."""
 
 
-class Owed(NamedTuple):
-    """Who is to get an event. receivers: each of them; process: of sessions, 0 for durable clients. groups: one member of each."""
+class Asks(NamedTuple):
+    """A subscription that counts."""
 
-    receivers: tuple[Receiver, ...]
-    groups: tuple[tuple[str, str], ...]
+    who: Receiver
+    sid: int
+    filter: str
+    group: str
+
+
+class Owed(NamedTuple):
+    """Who is to get an event that `origin` took in: each of `receivers`, and one member of each group. calm: in
+    times without faults."""
+
+    topic: str
+    origin: NodeKey
+    receivers: tuple[Asks, ...]
+    groups: tuple[Asks, ...]
+    calm: bool
 
 
 def receiver(node: SimNode, session: int, client: str) -> Receiver:
@@ -42,9 +58,9 @@ def receiver(node: SimNode, session: int, client: str) -> Receiver:
 
 @dataclass(slots=True)
 class Promises:
-    """Attach one to a world before its nodes start. since: subscriptions that stand at `begin` and later are what counts.
+    """Attach one to a world before its nodes start, and tell it when everybody knows who asks for what (`begin`).
 
-    faultless: no process ended, nothing was cut: every group's event came exactly once, and nothing was sent twice.
+    faultless: nothing went wrong lately: events come exactly once, in order, and over each link once.
     """
 
     world: World
@@ -52,19 +68,42 @@ class Promises:
     violations: list[Violation] = field(default_factory=list)
     copies: int = 0
     repeated: int = 0
+    events: int = 0
+    reorders: int = 0
+    deliveries: int = 0
+    _steady: list[Asks] = field(default_factory=list)
+    _dead: set[NodeKey] = field(default_factory=set)
+    """Nodes that their region took for dead."""
     _got: dict[MeshId, set[Receiver]] = field(default_factory=dict)
     _unflagged: set[tuple[Receiver, MeshId, tuple[int, ...]]] = field(default_factory=set)
     _group_got: dict[MeshId, Counter[tuple[str, str]]] = field(default_factory=dict)
     _last: dict[tuple[Receiver, str, str, int, str], int] = field(default_factory=dict)
-    _owed: dict[MeshId, tuple[str, Owed]] = field(default_factory=dict)
+    _owed: dict[MeshId, Owed] = field(default_factory=dict)
+    _sent: set[tuple[MeshId, NodeKey, NodeKey, Leg, tuple[str, ...]]] = field(default_factory=set)
     _checked: int = 0
     _taken: int = 0
-    _sent: set[tuple[MeshId, NodeKey, NodeKey, Leg, tuple[str, ...]]] = field(default_factory=set)
-    reorders: list[str] = field(default_factory=list)
+    _accepted: dict[NodeKey, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.world.on_settled.append(self._settled)
         self.world.on_batch.append(self._carried)
+        self.world.on_notice.append(self._noticed)
+
+    def begin(self) -> None:
+        """Everybody knows by now who asks for what: these are the subscriptions that count, of processes that run."""
+        self._dead.clear()
+        self._steady = []
+        for node in self.world.nodes.values():
+            for (session, sid), (filter, group) in node.subscriptions.items():
+                if node.up:
+                    self._steady.append(Asks(receiver(node, session, ""), sid, filter, group))
+            for client in node.durable.values():
+                for sid, (filter, group) in client.subscriptions.items():
+                    self._steady.append(Asks((node.key, client.name), sid, filter, group))
+
+    def _noticed(self, node: SimNode, notify: Notify) -> None:
+        if notify.what in ("member_dead", "member_left"):
+            self._dead.add(NodeKey(node.key.region, notify.about))
 
     def note(self, prop: str, detail: str) -> None:
         self.violations.append(Violation(prop, self.world.now, detail))
@@ -73,42 +112,33 @@ class Promises:
 
     def _settled(self, node: SimNode) -> None:
         world = self.world
-        for taken in world.taken[self._taken :]:
-            self._owed[taken.mesh_id] = taken.topic, self._who(taken.topic)
-        self._taken = len(world.taken)
-        for one in world.delivered[self._checked :]:
-            self._delivered(one)
-        self._checked = len(world.delivered)
-
-    def _who(self, topic: str) -> Owed:
-        """Everybody who asks for a topic at this moment."""
-        receivers: list[Receiver] = []
-        groups: dict[tuple[str, str], None] = {}
-        for node in self.world.nodes.values():
-            for (session, _), (filter, group) in node.subscriptions.items():
-                if not matches(filter, topic):
-                    continue
-                if group:
-                    groups[group, filter] = None
-                elif node.up:
-                    receivers.append(receiver(node, session, ""))
-            for client in node.durable.values():
-                for filter, group in client.subscriptions.values():
-                    if not matches(filter, topic):
-                        continue
-                    if group:
-                        groups[group, filter] = None
-                    else:
-                        receivers.append((node.key, client.name))
-        return Owed(tuple(dict.fromkeys(receivers)), tuple(groups))
+        while self._taken < len(world.taken):
+            taken = world.taken[self._taken]
+            self._taken += 1
+            if taken.kept:
+                asks = [one for one in self._steady if matches(one.filter, taken.topic)]
+                plain = tuple(one for one in asks if not one.group)
+                groups = tuple(one for one in asks if one.group)
+                owed = Owed(taken.topic, taken.node, plain, groups, self.faultless)
+                self._owed[taken.mesh_id] = owed
+        while self._checked < len(world.delivered):
+            self._delivered(world.delivered[self._checked])
+            self._checked += 1
 
     def _delivered(self, one: Delivered) -> None:
+        owed = self._owed.get(one.mesh_id)
+        if owed is None:
+            return
+        self.deliveries += 1
         node = self.world.nodes[one.node]
         who = receiver(node, one.session, one.client)
         held = self._group_of(node, one)
-        repeat = who in self._got.setdefault(one.mesh_id, set())
+        got = self._got.setdefault(one.mesh_id, set())
+        repeat = who in got
         if held is None:
-            self._got[one.mesh_id].add(who)
+            got.add(who)
+            if repeat and owed.calm and not node.habit.repeats:
+                self.note("exact", f"{one.mesh_id} came again to {who[1]} of {who[0]}")
         else:
             self._group_got.setdefault(one.mesh_id, Counter())[held] += 1
         if not one.delivery.redelivered:
@@ -120,7 +150,9 @@ class Promises:
             region, name, epoch, seq = one.mesh_id
             lane = (who, region, name, epoch, one.event.key)
             if seq < self._last.get(lane, -1):
-                self.reorders.append(f"{one.mesh_id} came to {who} after {self._last[lane]}")
+                self.reorders += 1
+                if owed.calm and not node.habit.repeats:
+                    self.note("order", f"{one.mesh_id} came to {who[1]} of {who[0]} after {self._last[lane]}")
             self._last[lane] = max(seq, self._last.get(lane, -1))
 
     @staticmethod
@@ -154,64 +186,80 @@ class Promises:
 
     # -- at the end ------------------------------------------------------------------------------------------------
 
-    def check(self, *, excused: frozenset[NodeKey] = frozenset()) -> list[Violation]:
-        """Hold everything that was accepted against what was delivered. The world must be quiet. excused: nodes that never came back.
+    def check(
+        self, when: str, oracle: Oracle | None = None, excused: frozenset[str] = frozenset()
+    ) -> list[Violation]:
+        """Hold everything that was accepted since the last check against what was delivered. The world must be quiet.
 
-        Returns: all violations since the start."""
+        oracle: which regions can be reached; without one all can. Returns: all violations since the start."""
         letters = dead_letters(self.world)
         lost: dict[str, list[MeshId]] = {}
         for node in self.world.nodes.values():
-            for _, mesh_id in node.accepted:
-                for who in self._missing(mesh_id, excused):
+            for _, mesh_id in node.accepted[self._accepted.get(node.key, 0) :]:
+                self.events += 1
+                for who in self._missing(mesh_id, oracle):
                     if mesh_id not in letters:
                         lost.setdefault(who, []).append(mesh_id)
+            self._accepted[node.key] = len(node.accepted)
         for who, ids in lost.items():
-            self.note("P4", f"{len(ids)} accepted events never came to {who}: {ids[:NAMED]}")
-        if self.faultless:
-            for mesh_id, served in self._group_got.items():
-                for group, count in served.items():
-                    if count != 1:
-                        self.note("P6", f"{mesh_id} came {count} times to group {group}")
-            for detail in self.reorders:
-                self.note("order", detail)
-        for detail in left_over(self.world):
-            self.note("P8", detail)
+            self.note("P4", f"{when}: {len(ids)} accepted events never came to {who}: {ids[:NAMED]}")
+        self._check_groups()
+        self._group_got.clear()
+        for detail in left_over(self.world, excused):
+            self.note("P8", f"{when}: {detail}")
         return self.violations
 
-    def _missing(self, mesh_id: MeshId, excused: frozenset[NodeKey]) -> Iterator[str]:
-        topic, owed = self._owed[mesh_id]
+    def forgive(self) -> None:
+        """Some disk is gone for good: what was accepted until now need not arrive."""
+        for node in self.world.nodes.values():
+            self._accepted[node.key] = len(node.accepted)
+
+    def _check_groups(self) -> None:
+        for mesh_id, served in self._group_got.items():
+            if not self._owed[mesh_id].calm:
+                continue
+            for group, count in served.items():
+                calm = not any(
+                    node.habit.repeats
+                    for node in self.world.nodes.values()
+                    if group[::-1] in node.asked.values() or node.durable
+                )
+                if count != 1 and calm:
+                    self.note("P6", f"{mesh_id} came {count} times to group {group}")
+
+    def _missing(self, mesh_id: MeshId, oracle: Oracle | None) -> Iterator[str]:
+        owed = self._owed[mesh_id]
         got = self._got.get(mesh_id, set())
-        for who in owed.receivers:
-            if who not in got and who[0] not in excused and self._still_there(who, topic):
+        reached = None if oracle is None else oracle.reachable(owed.origin.region)
+        for asks in owed.receivers:
+            who = asks.who
+            if who not in got and (reached is None or who[0].region in reached) and self._still_there(asks):
                 yield f"{who[1]} of {who[0]}"
         served = self._group_got.get(mesh_id, Counter())
-        for group in owed.groups:
-            if not served[group] and self._members(group):
-                yield f"group {group[0]} of {group[1]}"
+        for name in dict.fromkeys((asks.group, asks.filter) for asks in owed.groups):
+            members = [asks for asks in owed.groups if (asks.group, asks.filter) == name]
+            if not served[name] and any(
+                self._still_there(asks) and (reached is None or asks.who[0].region in reached)
+                for asks in members
+            ):
+                yield f"group {name[0]} of {name[1]}"
 
-    def _still_there(self, who: Receiver, topic: str) -> bool:
-        """Whether it asks for the topic still: a session whose process ended does not."""
-        node = self.world.nodes[who[0]]
-        name, _, process = who[1].partition("#")
+    def _still_there(self, asks: Asks) -> bool:
+        """Whether it asks for the topic still: a session whose process ended, or was taken for dead, does not."""
+        node = self.world.nodes[asks.who[0]]
+        name, _, process = asks.who[1].partition("#")
+        held = (asks.filter, asks.group)
         if not process:
             client = node.durable.get(name)
-            return client is not None and any(
-                matches(filter, topic) for filter, group in client.subscriptions.values() if not group
-            )
-        if int(process) != node.generation or not node.up:
+            return node.up and client is not None and client.subscriptions.get(asks.sid) == held
+        if int(process) != node.generation or not node.up or node.key in self._dead:
             return False
-        return any(
-            session == int(name) and not group and matches(filter, topic)
-            for (session, _), (filter, group) in node.subscriptions.items()
-        )
+        return node.subscriptions.get((int(name), asks.sid)) == held
 
-    def _members(self, group: tuple[str, str]) -> bool:
-        held = (group[1], group[0])
-        return any(
-            held in node.subscriptions.values()
-            or any(held in client.subscriptions.values() for client in node.durable.values())
-            for node in self.world.live_nodes()
-        )
+    def cut_off(self, oracle: Oracle) -> frozenset[str]:
+        """Parts of regions that some region never reaches, whatever heals: link roles do not let it."""
+        regions = {key.region for key in self.world.nodes}
+        return frozenset(f"r/{far}" for near in regions for far in regions - oracle.reachable(near))
 
 
 def dead_letters(world: World) -> dict[MeshId, str]:
@@ -227,17 +275,22 @@ def dead_letters(world: World) -> dict[MeshId, str]:
     return found
 
 
-def left_over(world: World) -> Iterator[str]:
-    """What is still held by nodes of a quiet world in which everything was delivered."""
+def left_over(world: World, excused: frozenset[str] = frozenset()) -> Iterator[str]:
+    """What is still held by nodes of a quiet world in which everything was delivered. excused: parts that may wait."""
     for node in world.live_nodes():
         custody = node.machine.custody
-        if len(node.store) != len(custody.letters):
-            entries = [(entry.lsn, entry.parts) for entry in node.store.outstanding()]
+        entries = [
+            (entry.lsn, entry.parts)
+            for entry in node.store.outstanding()
+            if not excused or any(part not in excused for part in entry.parts)
+        ]
+        if len(entries) != len(custody.letters):
             yield f"{node.key} keeps {len(node.store)} records, {len(custody.letters)} dead letters: {entries[:NAMED]}"
-        if custody.departure.held:
-            yield f"{node.key} holds {sorted(custody.departure.held)[:NAMED]}"
+        held = [lsn for lsn, one in custody.departure.held.items() if not excused.issuperset(one.open)]
+        if held:
+            yield f"{node.key} holds {sorted(held)[:NAMED]}"
         for part, lane in custody.departure.lanes.items():
-            if lane.under_way or lane.bytes or lane.events or lane.waiting:
+            if lane.under_way or lane.bytes or lane.events or (lane.waiting and part not in excused):
                 yield f"{node.key}: lane {part} has {lane.under_way} under way, {len(lane.waiting)} waiting"
         for session in node.machine.sessions.values():
             if session.owed or session.entrusted:

@@ -23,6 +23,11 @@ class Habit(NamedTuple):
     refuses: float = 0.0
     forgets: float = 0.0
 
+    @property
+    def repeats(self) -> bool:
+        """Whether such a client makes an event come again though nothing went wrong."""
+        return bool(self.refuses or self.forgets)
+
     def answers(self, dice: random.Random) -> bool | None:
         """True: acknowledges. False: refuses. None: neither."""
         chance = dice.random()

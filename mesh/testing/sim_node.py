@@ -35,6 +35,7 @@ DRAIN_TELL_S: Final = 0.3
 DRAIN_S: Final = 10.0
 """Both as the node on trio has them (`mesh.node.runner`)."""
 NOTICES: Final = 10_000
+FSYNC_S: Final = 0.003
 COMMIT_S: Final = 1.0
 """What nobody waits for is committed after so long, and a commit that failed is tried again."""
 RECONNECT_S: Final = (0.05, 0.5)
@@ -75,6 +76,8 @@ class Taken(NamedTuple):
     topic: str
     plan: Plan
     assigned: tuple[Assigned, ...]
+    kept: bool = False
+    """At least once."""
 
 
 class SimNode:
@@ -122,7 +125,7 @@ class SimNode:
         self.durable: dict[str, DurableSim] = {}
         self.habit = Habit()
         self._commit_armed = False
-        self.fsync_s = 0.003
+        self.fsync_s = FSYNC_S
         self.accepted: list[tuple[float, MeshId]] = []
         """Events published at least once here, and when their publisher was told so."""
         self._unaccepted: list[tuple[int, list[MeshId]]] = []
@@ -310,7 +313,9 @@ class SimNode:
         world = self.world
         ids = [(self.key.region, self.key.node, self.epoch, first + at) for at in range(len(topics))]
         for at, topic in enumerate(topics):
-            world.taken.append(Taken(world.now, self.key, ids[at], topic, plans[at], assigned.get(at, ())))
+            world.taken.append(
+                Taken(world.now, self.key, ids[at], topic, plans[at], assigned.get(at, ()), kept=True)
+            )
         self._step("before answering")
         self._unaccepted.append((lsn, ids))
         self.after()

@@ -18,7 +18,8 @@ from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits
 from mesh.model.topic import matches
 from mesh.testing import invariants
-from mesh.testing.faults import Ailments, Fault, Trouble, draw_plan
+from mesh.testing.faults import DISK_FAULTS, Ailments, Fault, Trouble, draw_plan
+from mesh.testing.kept_work import SHARE, KeptWork
 from mesh.testing.monitor import Monitor, Sightings, Violation
 from mesh.testing.oracle import Oracle, topics_of
 from mesh.testing.topology import Shape, Size, Topology, draw
@@ -55,6 +56,7 @@ QUIET_S: Final = 2.0
 class Outcome:
     """What a trial found. settle_s: how long it took to settle from the start, and after healing. return_s: how long after
     healing until all links were back; converge_s: from then until settled. explained: events held against their explanation.
+    kept: events accepted at least once; kept_copies, kept_repeats: batches of them that were sent, and again; letters: dead letters.
     fingerprint: of every delivery, its time and its receiver: two runs are the same only if it is."""
 
     seed: int
@@ -67,6 +69,12 @@ class Outcome:
     explained: int = 0
     seen: Sightings = field(default_factory=Sightings)
     drops: dict[str, int] = field(default_factory=dict)
+    kept: int = 0
+    kept_refused: int = 0
+    kept_deliveries: int = 0
+    kept_copies: int = 0
+    kept_repeats: int = 0
+    kept_reorders: int = 0
     lost: int = 0
     counted: int = 0
     settle_s: list[float] = field(default_factory=list)
@@ -118,6 +126,7 @@ class Trial:
         )
         self.monitor = Monitor(self.world)
         self.nodes = self.topology.build(self.world)
+        self.kept = KeptWork(seed, self.world, self.topology, topic_of)
         clocks = random.Random(f"clocks {seed}")
         for node in self.nodes:
             node.clock_begun_s = clocks.uniform(0.0, 1e6)
@@ -144,8 +153,11 @@ class Trial:
     def plan_of(seed: int, size: Size) -> list[Trouble]:
         """The faults a seed stands for. Cost: O(faults)."""
         dice = random.Random(f"plan {seed}")
-        kinds = tuple(f for f in Fault if f is not Fault.GARBLE or seed % 4 == 0)
-        return draw_plan(dice, dice.randint(*TROUBLES[size]), BAD_TIMES_S[size] * 0.8, kinds)
+        kinds = tuple(f for f in Fault if f not in DISK_FAULTS and (f is not Fault.GARBLE or seed % 4 == 0))
+        span_s = BAD_TIMES_S[size] * 0.8
+        plan = draw_plan(dice, dice.randint(*TROUBLES[size]), span_s, kinds)
+        plan += draw_plan(dice, dice.randint(0, 3), span_s, DISK_FAULTS)
+        return sorted(plan, key=lambda trouble: trouble.at)
 
     def run(self) -> Outcome:
         """Live through it all. Violations are in the outcome; nothing is raised for them."""
@@ -161,6 +173,7 @@ class Trial:
     # -- phases --------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
+        self.kept.begin()
         for node in self.nodes:
             for session in range(1, 1 + self.dice.randint(0, 3)):
                 for _ in range(self.dice.randint(1, 3)):
@@ -211,6 +224,7 @@ class Trial:
             if self._round_of_peace():
                 break
         self._questions()
+        self.kept.peace()
 
     def _questions(self) -> None:
         """Each request ends once: with a reply where somebody wants it, else with news that nobody is there, and soon
@@ -272,7 +286,7 @@ class Trial:
         return [node.machine.control.routes.fib_generation for node in self.world.live_nodes()]
 
     def _topic(self) -> str:
-        return "/".join(self.dice.choice(WORDS) for _ in range(self.dice.randint(1, 3)))
+        return topic_of(self.dice)
 
     def _quiet(self) -> None:
         """Run until no batch was sent for a while. Notes P3 when that never happens."""
@@ -292,6 +306,7 @@ class Trial:
         """Faults, while clients publish, subscribe and unsubscribe."""
         world, dice = self.world, self.dice
         self.ailments.start()
+        self.kept.steady()
         self.began_bad_times = world.now
         end = world.now + BAD_TIMES_S[self.size]
         while world.now < end:
@@ -303,6 +318,8 @@ class Trial:
             what = dice.random()
             if what < 0.75:
                 self._publish(node)
+                if self.kept.dice.random() < SHARE:
+                    self.kept.publish(node)
             elif what < 0.88:
                 self._subscribe(node, dice.randint(1, 3))
             elif node.subscriptions:
@@ -325,6 +342,10 @@ class Trial:
         if self._settle("after healing", limit_s - (world.now - healed)):
             self.outcome.converge_s = self.outcome.settle_s[-1]
         self._quiet()
+        if self.ailments.gone:
+            self.kept.promises.forgive()
+        else:
+            self.kept.quiet("after healing")
 
     def _end(self) -> None:
         """Count up: what was promised and not kept must have been counted somewhere."""
@@ -332,15 +353,24 @@ class Trial:
         outcome.steps = world.steps
         outcome.events = len(world.taken)
         outcome.drops = world.drops(buried=True)
-        outcome.lost = invariants.lost(world, world.taken)
+        outcome.lost = invariants.lost(world, [taken for taken in world.taken if not taken.kept])
         outcome.counted = invariants.counted(world)
         if outcome.lost > outcome.counted:
             self.monitor.note("loss", f"{outcome.lost} promises not kept, {outcome.counted} drops counted")
-        outcome.violations = self.monitor.violations
+        promises = self.kept.promises
+        outcome.kept, outcome.kept_refused = promises.events, self.kept.refused
+        outcome.kept_deliveries, outcome.kept_reorders = promises.deliveries, promises.reorders
+        outcome.kept_copies, outcome.kept_repeats = promises.copies, promises.repeated
+        outcome.violations = self.monitor.violations + promises.violations
         told = sha256()
         for one in world.delivered:
             told.update(repr((one.at, one.node, one.session, one.mesh_id, one.delivery.sids)).encode())
         outcome.fingerprint = told.hexdigest()[:16]
+
+
+def topic_of(dice: random.Random) -> str:
+    """A topic of the words that all subscriptions are made of."""
+    return "/".join(dice.choice(WORDS) for _ in range(dice.randint(1, 3)))
 
 
 def interested(node: SimNode, topic: str) -> bool:

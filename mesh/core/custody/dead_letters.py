@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from mesh.core.counters import Counters
 from mesh.core.custody.store import JournalDamaged, Store, StoreRefusedError
@@ -140,6 +141,8 @@ class DeadLetters:
             return 0
         self.born += 1
         self._counters.dead_letter(why, 1)
+        if header.remaining_ms < 0:  # as it is known here, and nowhere on a wire or disk
+            header = replace(header, remaining_ms=0)
         died_ms = self.wall_ms()
         seen_ms = 0 if held_s is None else died_ms - round(held_s * 1e3)
         head = _encode(DeadHead(header, why.value, part, attempts, died_ms, seen_ms))
