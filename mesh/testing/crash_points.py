@@ -229,17 +229,6 @@ def _groups(on: Stage) -> None:
         on.publish(0.03 * at, "a-1", "jobs/1", "jobs/2", "jobs/3")
 
 
-PLAYS: Final = {
-    play.name: play
-    for play in (
-        Play("two-regions", (("a", "b"),), 1, _two_regions),
-        Play("chain", (("a", "b"), ("b", "c")), 1, lambda on: _chain(on)),
-        Play("line", (("a", "b"), ("b", "c")), 2, _line),
-        Play("groups", (("a", "b"), ("b", "c")), 2, _groups),
-    )
-}
-
-
 def _chain(on: Stage) -> None:
     """Three nodes in a row: each hop of custody alone."""
     on.nodes["c-1"].join("ledger", ("orders/#", ""))
@@ -249,13 +238,24 @@ def _chain(on: Stage) -> None:
         on.publish(0.02 * at, "a-1", "orders/x", "orders/y")
 
 
-def tell(play: Play, deaths: Sequence[Sequence[Death]], seed: int = 1) -> tuple[Counter[str], list[str]]:
-    """Live a play with each of these. Returns (lives by what was violated, "" for nothing; the violations)."""
+PLAYS: Final = {
+    play.name: play
+    for play in (
+        Play("two-regions", (("a", "b"),), 1, _two_regions),
+        Play("chain", (("a", "b"), ("b", "c")), 1, _chain),
+        Play("line", (("a", "b"), ("b", "c")), 2, _line),
+        Play("groups", (("a", "b"), ("b", "c")), 2, _groups),
+    )
+}
+
+
+def lives(play: Play, deaths: Sequence[Sequence[Death]], seed: int = 1) -> tuple[Counter[str], list[str]]:
+    """Live a play with each of these. Returns (lives by what was violated; the violations, each with its deaths)."""
     found: Counter[str] = Counter()
     told: list[str] = []
     for some in deaths:
         life = live(play, some, seed)
-        found.update({violation.prop for violation in life.violations} or {""})
+        found.update({violation.prop for violation in life.violations})
         for violation in life.violations:
             told.append(f"{play.name} {[tuple(death) for death in some]}: {violation}")
     return found, told
