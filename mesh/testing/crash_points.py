@@ -126,7 +126,7 @@ def live(play: Play, deaths: Sequence[Death] = (), seed: int = 1) -> Life:
         node.habit = Habit(slowest_s=0.01)
         node.start()
     world.run(SETTLE_S / 2)
-    told.begins = world.now + SETTLE_S / 2
+    told.begins = world.now + SETTLE_S / 2 + 0.01  # after the first moment that counts
     play.scenario(told)
     world.run(SETTLE_S / 2)
     promises.begin()
