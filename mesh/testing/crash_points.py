@@ -80,12 +80,13 @@ Scenario = Callable[[Stage], None]
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """A scenario and where it plays: regions joined by `edges`, `nodes` of each."""
+    """A scenario and where it plays: regions joined by `edges`, `nodes` of each, of which the first `bridges` are linked."""
 
     name: str
     edges: tuple[tuple[str, str], ...]
     nodes: int
     scenario: Scenario
+    bridges: int = 2
 
 
 def stage(play: Play, seed: int) -> Stage:
@@ -101,7 +102,7 @@ def stage(play: Play, seed: int) -> Stage:
             for other in range(1, number):
                 world.seed_link(nodes[name], nodes[f"{region}-{other}"])
     for a, b in play.edges:
-        for number in range(1, play.nodes + 1):
+        for number in range(1, min(play.nodes, play.bridges) + 1):
             world.seed_link(nodes[f"{a}-{number}"], nodes[f"{b}-{number}"])
     return Stage(world, nodes)
 
@@ -238,12 +239,25 @@ def _chain(on: Stage) -> None:
         on.publish(0.02 * at, "a-1", "orders/x", "orders/y")
 
 
+def _behind(on: Stage) -> None:
+    """Everybody publishes and listens behind the one bridge of each region."""
+    b = on.nodes["b-2"]
+    b.subscribe(1, 1, "orders/#")
+    b.acknowledging(2)
+    b.subscribe(2, 1, "orders/+")
+    b.join("ledger", ("orders/#", ""))
+    b.subscribe(3, 1, "orders/#", "workers")
+    for at in range(20):
+        on.publish(0.3 * at, "a-2", "orders/x", "orders/y")
+
+
 PLAYS: Final = {
     play.name: play
     for play in (
         Play("two-regions", (("a", "b"),), 1, _two_regions),
         Play("chain", (("a", "b"), ("b", "c")), 1, _chain),
         Play("line", (("a", "b"), ("b", "c")), 2, _line),
+        Play("behind", (("a", "b"),), 2, _behind, bridges=1),
         Play("groups", (("a", "b"), ("b", "c")), 2, _groups),
     )
 }

@@ -18,7 +18,11 @@ FOUND = {
         "two-regions",
         [Death(A, 6, True, 0.5, 0.05), Death(B, 19, False, 0.0, 5.0)],
     ),
-    "the same, while the neighbour was accepting": (
+    "a bridge that started again told at first that its region wants nothing": (
+        "two-regions",
+        [Death(B, 10, True, 1.0, 0.05), Death(A, 1, True, 1.0, 5.0)],
+    ),
+    "as the first, while the neighbour was accepting": (
         "two-regions",
         [Death(B, 46, False, 1.0, 5.0), Death(A, 16, True, 0.5, 0.7)],
     ),
