@@ -41,7 +41,7 @@ def test_events_that_go_one_way_share_a_record_and_their_numbers_follow(
     mesh: tuple[World, SimNode, SimNode],
 ) -> None:
     _, node, _ = mesh
-    published, lsn = node.machine.custody.publish(events("orders/a", "orders/b", "orders/c"), node.now)
+    published, lsn, _ = node.machine.custody.publish(events("orders/a", "orders/b", "orders/c"), node.now)
     assert records(node) == [(("r/b",), [1, 2, 3])]
     assert (published.first_seq, len(published.plans), lsn) == (1, 3, 1)
     assert node.machine.counters.published == 3
@@ -63,7 +63,7 @@ def test_events_of_other_deadlines_have_records_of_their_own_and_a_rule_gives_on
 
 def test_what_nobody_wants_is_numbered_and_makes_no_record(mesh: tuple[World, SimNode, SimNode]) -> None:
     _, node, _ = mesh
-    published, lsn = node.machine.custody.publish(events("mail"), node.now)
+    published, lsn, _ = node.machine.custody.publish(events("mail"), node.now)
     assert (lsn, published.first_seq, records(node)) == (0, 1, [])
 
 
@@ -75,7 +75,7 @@ def test_a_store_that_refuses_changes_nothing(mesh: tuple[World, SimNode, SimNod
         node.machine.custody.publish(events("orders/a", "orders/b"), node.now)
     assert refused.value.reason is reason
     node.store.fault = None
-    published, _ = node.machine.custody.publish(events("orders/a"), node.now)
+    published, _, _ = node.machine.custody.publish(events("orders/a"), node.now)
     assert published.first_seq == 1
     assert node.machine.counters.published == 1
 
@@ -122,7 +122,7 @@ def test_a_group_without_any_member_makes_a_dead_letter_at_once(
     planner = node.machine.planner
     for name, nothing in (("near_members", []), ("far_members", []), ("member_out_of_reach", None)):
         monkeypatch.setattr(type(planner), name, lambda *args, nothing=nothing: nothing)
-    _, lsn = node.machine.custody.publish(events("jobs"), node.now)
+    _, lsn, _ = node.machine.custody.publish(events("jobs"), node.now)
     [letter] = node.machine.custody.letters.page(0, 10).letters
     assert (letter.lsn, letter.reason, letter.part) == (lsn, "no_members", "g/workers/jobs")
     assert letter.mesh_id == f"a/a-1/{node.epoch}/1"
@@ -134,7 +134,7 @@ def test_events_with_a_group_go_to_one_member_and_are_apart_from_those_without(
     world, node, far = mesh
     far.subscribe(2, 2, "orders/jobs", "workers")
     world.run(2.0)
-    published, _ = node.machine.custody.publish(events("orders/a", "orders/jobs"), node.now)
+    published, _, _ = node.machine.custody.publish(events("orders/a", "orders/jobs"), node.now)
     assert [seqs for _, seqs in records(node)] == [[1], [2]]
     [chosen] = published.assigned[1]
     assert (chosen.group, chosen.region) == ("workers", "b")
