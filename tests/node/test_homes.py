@@ -18,6 +18,7 @@ from node.memory_mesh import Box, MemoryMesh, memory_mesh, until
 from mesh.core.custody.window import AckTerms
 from mesh.model.limits import Limits
 from mesh.node.runner import Node
+from mesh.testing.memory_store import MemoryStore
 
 TERMS = AckTerms(False, 30.0, 5, 256)
 
@@ -125,12 +126,12 @@ async def test_what_a_forgotten_member_kept_is_forgotten_with_it(
 
 @asynccontextmanager
 async def pair(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[MemoryMesh, Served, Served]]:
-    """eu/n1 and eu/n2, linked, with events ports on real sockets."""
+    """eu/n1 and eu/n2, linked, with events ports on real sockets; both take events at least once."""
     async with memory_mesh(monkeypatch) as mesh:
         nodes = []
         async with trio.open_nursery() as nursery:
             for name in ("n1", "n2"):
-                node = mesh.node("eu", name)
+                node = mesh.node("eu", name, store=MemoryStore())
                 served = await nursery.start(_serve, node)
                 node.machine.control.settings = replace(
                     node.settings, events_address=f"127.0.0.1:{served.port}"
@@ -138,6 +139,7 @@ async def pair(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[MemoryMes
                 nodes.append(served)
             mesh.link(nodes[0].node, nodes[1].node)
             await until(lambda: "n2" in nodes[0].node.machine.control.live_members())
+            await until(lambda: all(one.node.machine.informed(trio.current_time()) for one in nodes))
             yield mesh, nodes[0], nodes[1]
             nursery.cancel_scope.cancel()
 
