@@ -17,6 +17,7 @@ import trio
 
 from federation.core.receipts import Status
 from mesh.core.custody.custody import DISK_FAILS
+from mesh.core.custody.intake import Ticket
 from mesh.core.custody.receipts import Awaited
 from mesh.core.custody.store import StoreRefusedError
 from mesh.core.groups import Assigned
@@ -201,26 +202,27 @@ class Clients:
         for key in filter(None, map(_key, events)):
             self._check_key(key)
         try:
-            published, lsn, call = self._machine.publish_kept(events, trio.current_time(), _FLAGS[ack])
+            published, ticket, call = self._machine.publish_kept(events, trio.current_time(), _FLAGS[ack])
         except StoreRefusedError as refused:
             raise _not_kept(refused.reason) from None
-        self._node.after_call()
+        self._node.flush_soon()
         first, plans, assigned = published
         each: list[Outcome] = [plan.told or self._told(plan) for plan in plans]
         for at, plan in enumerate(plans):
             if plan.unreached or at in assigned:
                 each[at] = self._outcome(plan, assigned.get(at, ()), kept=True)
-        return Kept(Outcomes(self._mesh_id(first), each), lsn, call)
+        return Kept(Outcomes(self._mesh_id(first), each), ticket, call)
 
     async def kept(self, kept: Kept, timeout_s: float) -> None:
         """See Service."""
-        store, call = self._machine.custody.store, kept.call
+        store, ticket, call = self._machine.custody.store, kept.ticket, kept.call
+        assert isinstance(ticket, Ticket)
         assert call is None or isinstance(call, Awaited)
         try:
             with trio.move_on_after(timeout_s):
-                while store.synced < kept.lsn:
-                    why = store.refusal(0)
-                    if why in DISK_FAILS:
+                while ticket.lsn is None or store.synced < ticket.lsn:
+                    why = ticket.refused or store.refusal(0)
+                    if why is not None and (ticket.refused or why in DISK_FAILS):
                         raise _not_kept(why)
                     await self._moved.park()
                 while call is not None and not call.acknowledgement().complete:
@@ -228,7 +230,9 @@ class Clients:
         finally:
             if call is not None:
                 self._machine.custody.receipts.close(call)
-        if store.synced < kept.lsn:
+        if ticket.refused is not None:
+            raise _not_kept(ticket.refused)
+        if ticket.lsn is None or store.synced < ticket.lsn:
             raise _not_kept(Refuse.TIMEOUT)
         if call is not None and not call.acknowledgement().complete:
             raise self._unacknowledged(call, timeout_s)

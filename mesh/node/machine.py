@@ -14,10 +14,11 @@ from mesh.core.counters import Counters
 from mesh.core.custody.consumers import Connected
 from mesh.core.custody.custody import Custody
 from mesh.core.custody.death_notices import DeathNotices
+from mesh.core.custody.intake import Ticket
 from mesh.core.custody.receipts import Awaited
 from mesh.core.custody.records import EventId
 from mesh.core.custody.reissue import Reissue, Replay
-from mesh.core.custody.store import NoStore, Store
+from mesh.core.custody.store import NoStore, Store, StoreRefusedError
 from mesh.core.custody.window import AckTerms
 from mesh.core.effects import CloseLink, Effect, Notify, Send
 from mesh.core.forwarding import Forwarder
@@ -131,7 +132,7 @@ class NodeMachine:
             limits=settings.limits,
         )
         self.reissue = Reissue(
-            self.custody.letters, self.custody.store, self.forwarder.plans.of, self.publish_kept
+            self.custody.letters, self.custody.store, self.forwarder.plans.of, self._publish_now
         )
         self.mail = Mail(self.key, self.forwarder, settings.limits, self.counters)
         self.inboxes = self.mail.inboxes
@@ -321,22 +322,27 @@ class NodeMachine:
 
     def publish_kept(
         self, events: Sequence[NewEvent], now: float, flags: int = 0
-    ) -> tuple[Published, int, Awaited | None]:
-        """Take events in at least once. Returns what became of them, the record that must be synced before they count as accepted, and
-        the call that waits for receipts if flags ask for some (close it in `custody.receipts`).
+    ) -> tuple[Published, Ticket, Awaited | None]:
+        """Take events in at least once. Returns what became of them, a ticket that tells with the next `flush` which record must be synced
+        before they count as accepted, and the call that waits for receipts if flags ask for some (close it in `custody.receipts`).
 
         Raises: StoreRefusedError: the journal cannot take them, nothing happened. ValueError while draining.
         """
         if self.draining:
             raise ValueError("draining")
-        found = self.custody.publish(events, now, flags)
-        self.custody.acknowledge(now)
-        self._settle(now)
-        return found
+        return self.custody.publish(events, now, flags)
 
     def replay(self, lsn: int, now: float) -> Replay:
         """Publish a dead letter again. It is gone when the record that this returns is synced."""
         return self.reissue.replay(lsn, now)
+
+    def _publish_now(self, events: Sequence[NewEvent], now: float) -> tuple[Published, int]:
+        """As `publish_kept`, stored before it returns. Raises: StoreRefusedError, then too; ValueError."""
+        published, ticket, _ = self.publish_kept(events, now)
+        self.flush(now)
+        if ticket.refused is not None:
+            raise StoreRefusedError(ticket.refused)
+        return published, ticket.lsn or 0
 
     def _announce(self, events: Sequence[NewEvent], now: float) -> None:
         """Publish what the mesh itself has to say: no client's event, so that it does not count as taken in."""
@@ -504,8 +510,11 @@ class NodeMachine:
     # -- time ----------------------------------------------------------------------------------------------------
 
     def flush(self, now: float) -> None:
-        """What was waiting to be read has been read: open batches go to their links."""
+        """What was waiting to be read has been read: open batches go to their links, open records into the journal."""
         self.forwarder.flush(now)
+        self.custody.flush(now)
+        self.notices.tell(now)
+        self.mail.take_in(now)
 
     def next_deadline(self) -> float:
         control = self._control_deadline

@@ -84,11 +84,11 @@ class AckLevel(StrEnum):
 
 
 class Kept(NamedTuple):
-    """Events that this node has taken at least once. lsn: of the record that must be synced before they count as accepted. call: what
-    waits for receipts, where some were asked for; only `Service.kept` looks into it."""
+    """Events that this node has taken at least once. ticket: of what must be on the disk before they count as accepted. call: what waits for
+    receipts, where some were asked for. Only `Service.kept` looks into these two."""
 
     outcomes: Outcomes
-    lsn: int
+    ticket: object
     call: object = None
 
 

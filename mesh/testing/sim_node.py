@@ -10,6 +10,7 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from mesh.core.custody.store import StoreRefusedError
 from mesh.core.custody.window import AckTerms
 from mesh.core.effects import CloseLink, Effect, Notify, Send
 from mesh.core.groups import Assigned
@@ -309,7 +310,10 @@ class SimNode:
 
         Raises: StoreRefusedError."""
         events = [NewEvent(topic, key, ttl_ms, None, data) for topic in topics]
-        (first, plans, assigned), lsn, _ = self.machine.publish_kept(events, self.now)
+        (first, plans, assigned), ticket, _ = self.machine.publish_kept(events, self.now)
+        self.machine.flush(self.now)
+        if ticket.refused is not None:
+            raise StoreRefusedError(ticket.refused)
         world = self.world
         ids = [(self.key.region, self.key.node, self.epoch, first + at) for at in range(len(topics))]
         for at, topic in enumerate(topics):
@@ -317,7 +321,7 @@ class SimNode:
                 Taken(world.now, self.key, ids[at], topic, plans[at], assigned.get(at, ()), kept=True)
             )
         self._step("before answering")
-        self._unaccepted.append((lsn, ids))
+        self._unaccepted.append((ticket.lsn or 0, ids))
         self.after()
         return ids
 

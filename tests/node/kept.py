@@ -24,6 +24,7 @@ def keep(node: Node, *data: str, topic: str = "t", key: str = "") -> list[str]:
     """Publish here at least once. Returns their mesh ids."""
     events = [NewEvent(topic, key, 0, ATTRIBUTES, one.encode()) for one in data]
     published, _, _ = node.machine.publish_kept(events, trio.current_time())
+    node.machine.flush(trio.current_time())
     node.after_call()
     region, name = node.key
     return [f"{region}/{name}/{node.settings.epoch}/{published.first_seq + at}" for at in range(len(data))]

@@ -31,6 +31,7 @@ async def cut_off(mesh: MemoryMesh) -> Node:
     await until(lambda: "us" not in node.machine.control.routes.fib)
     for wait_s in (3.0, 1.0):
         node.machine.publish_kept([NewEvent("orders/x", "", 0, None, b"{}")], trio.current_time())
+        node.machine.flush(trio.current_time())
         node.after_call()
         await trio.sleep(wait_s)
     return node

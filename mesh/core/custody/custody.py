@@ -21,7 +21,7 @@ from mesh.core.custody.arrival import Arrival
 from mesh.core.custody.consumers import Consumers
 from mesh.core.custody.dead_letters import DEAD, DeadLetters
 from mesh.core.custody.departure import Departure
-from mesh.core.custody.intake import Intake
+from mesh.core.custody.intake import Intake, Ticket
 from mesh.core.custody.keeping import Keeping
 from mesh.core.custody.listeners import Listeners
 from mesh.core.custody.receipts import (
@@ -147,6 +147,7 @@ class Custody:
             rules=rules,
             has_credit=forwarder.has_credit,
             receipts=self.receipts,
+            limits=limits,
             counters=counters,
         )
 
@@ -201,9 +202,14 @@ class Custody:
 
     def publish(
         self, events: Sequence[NewEvent], now: float, flags: int = 0
-    ) -> tuple[Published, int, Awaited | None]:
+    ) -> tuple[Published, Ticket, Awaited | None]:
         """See `Intake.publish`."""
         return self.intake.publish(events, flags, now)
+
+    def flush(self, now: float) -> None:
+        """See `Intake.flush`."""
+        self.intake.flush(now)
+        self.acknowledge(now)
 
     def receive(self, session: LinkSession, header: BatchHeader, body: bytes, now: float) -> None:
         """See `Arrival.receive`."""
@@ -298,7 +304,8 @@ class Custody:
         self.departure.link_gone(session, now)
 
     def ways_changed(self, now: float) -> None:
-        """Routes, links, members or interest changed."""
+        """Routes, links, members or interest changed. What is open was planned before: it is stored as it was planned."""
+        self.intake.flush(now)
         self.departure.ways_changed(now)
 
     def member_gone(self, node: str, now: float) -> None:

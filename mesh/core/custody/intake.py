@@ -1,7 +1,8 @@
 """Events that clients publish at least once: numbered, matched once, and stored before anybody is told that they were accepted.
 
 Decides which events of a call make one record, and whether a rule's spool has room. Never decides where a topic goes.
-Invariant: a call is stored whole or not at all; what is not stored is not numbered, not sent and not delivered.
+Invariant: a call that is refused is not numbered, not sent and not delivered. A disk that fails between a call and its flush leaves a
+ticket that says so; what was stored by then goes on.
 Source: design page "Routing", Forwarding (ingress matches once) and Delivery.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count, repeat
+from operator import attrgetter
 from typing import NamedTuple
 from zlib import crc32
 
@@ -27,12 +29,29 @@ from mesh.core.groups import Assigned, assign
 from mesh.core.ingress import Ingress, Published
 from mesh.core.plan import FLOWS, Plan, PlanMemory, Planner
 from mesh.model.event import Event, NewEvent
+from mesh.model.limits import Limits
 from mesh.model.reasons import Drop, Refuse
 from mesh.model.topic_rules import DEFAULT, TopicRule, TopicRules
 from mesh.wire.codec import encode_body
 from mesh.wire.frames import Flag, Leg
 
 _new = tuple.__new__
+_key = attrgetter("key")
+
+
+def _size(event: Event) -> int:
+    return len(event.data)
+
+
+class Ticket:
+    """A call's place in the store. lsn: the record that must be synced before its events are accepted, 0: none; None until `flush`.
+    refused: why the store would not have them after all."""
+
+    __slots__ = ("lsn", "refused")
+
+    def __init__(self) -> None:
+        self.lsn: int | None = None
+        self.refused: Refuse | None = None
 
 
 class Way(NamedTuple):
@@ -44,6 +63,7 @@ class Way(NamedTuple):
     ttl_ms: int
     flow: int
     rule: TopicRule
+    flags: int
 
 
 class Intake:
@@ -63,6 +83,7 @@ class Intake:
         rules: TopicRules,
         has_credit: Callable[[str], bool],
         receipts: Receipts,
+        limits: Limits,
         counters: Counters,
     ) -> None:
         self._receipts = receipts
@@ -77,36 +98,41 @@ class Intake:
         self._has_credit = has_credit
         self._counters = counters
         self._chains = Chains()
+        self._target_bytes = limits.batch_target_bytes
+        self._most_events = limits.batch_events
+        self._open: dict[Way, list[Event]] = {}
+        self._open_bytes = 0
+        self._ways_of_keys: dict[str, Way] = {}
+        self._tickets: list[Ticket] = []
+        self._unserved: list[tuple[Event, str]] = []
         self.informed: Callable[[float], bool] = lambda now: True
         """Whether this node knows who wants what: before that it accepts nothing."""
 
     def publish(
         self, events: Sequence[NewEvent], flags: int, now: float
-    ) -> tuple[Published, int, Awaited | None]:
-        """Take events in. Returns what became of them, the record that must be synced before they are accepted (0: none), and the call
-        that waits for receipts.
+    ) -> tuple[Published, Ticket, Awaited | None]:
+        """Take events in. Returns what became of them, their ticket, and the call that waits for receipts.
 
-        Args: flags: of the batches beside CUSTODY: receipts wanted. Raises: StoreRefusedError, nothing happened.
+        They are stored and sent with `flush`: calls that come together share records. Args: flags: of the batches beside CUSTODY:
+        receipts wanted. Raises: StoreRefusedError, nothing happened.
         """
         size = sum([len(event.data) for event in events]) + HEAD_BYTES * len(events)
-        why = self._store.refusal(size) if self.informed(now) else Refuse.STARTING
+        why = self._store.refusal(size + self._open_bytes) if self.informed(now) else Refuse.STARTING
         if why is not None:
             raise StoreRefusedError(why)
         first = self._ingress.seq + 1
-        unserved: list[tuple[Event, str]] = []
-        alike = self._alike(events, first)
+        alike = self._alike(events, first, flags)
         if alike is not None:
             plan, ways = alike
             published = Published(first, [plan] * len(events), {})
         else:
             plan_of = self._plans.of
             published = Published(first, [plan_of(event.topic) for event in events], {})
-            ways = self._sorted(events, published, unserved, now)
+            ways = self._sorted(events, published, flags, now)
         for way, some in ways.items():
-            if not self._spools.make_room(way.rule, sum(len(event.data) for event in some), now):
+            if way.rule.spool_bytes and not self._spools.make_room(way.rule, sum(map(_size, some)), now):
                 raise StoreRefusedError(Refuse.SPOOL_FULL)
         self._ingress.take_in(len(events))
-        lsn = 0
         call = None
         if flags & (Flag.RECEIPT | Flag.RECEIPT_DELIVERED):
             delivered = bool(flags & Flag.RECEIPT_DELIVERED)
@@ -114,11 +140,48 @@ class Intake:
             for way, some in ways.items():
                 self._expect(call, way, [event.seq for event in some])
         for way, some in ways.items():
-            lsn = max(lsn, self._keep(way, some, flags, now))
+            self._join(way, some, now)
+        self._open_bytes += size
+        ticket = Ticket()
+        self._tickets.append(ticket)
+        if self._open_bytes >= self._target_bytes:
+            self.flush(now)
+        return published, ticket, call
+
+    def _join(self, way: Way, events: list[Event], now: float) -> None:
+        """Put events into the open record of their way. What they may not overtake (the same key, another way) is stored first."""
+        keys = set(map(_key, events))
+        keys.discard("")
+        if keys and any(self._ways_of_keys.get(key, way) != way for key in keys):
+            self.flush(now)
+        self._ways_of_keys.update(dict.fromkeys(keys, way))
+        some = self._open.get(way)
+        if some is None:
+            self._open[way] = events
+        else:
+            some += events
+
+    def flush(self, now: float) -> None:
+        """Store and send what calls left open, and tell their tickets. Called when what was waiting to be read has been read."""
+        if not self._tickets and not self._open:
+            return
+        ways, self._open = self._open, {}
+        tickets, self._tickets = self._tickets, []
+        unserved, self._unserved = self._unserved, []
+        self._ways_of_keys.clear()
+        self._open_bytes = 0
+        lsn, refused = 0, None
+        for way, events in ways.items():
+            try:
+                for at in range(0, len(events), self._most_events):
+                    lsn = max(lsn, self._keep(way, events[at : at + self._most_events], now))
+            except StoreRefusedError as error:
+                refused = error.reason
         for event, group in unserved:
             header = replace(self._ingress.header(event.deadline_ms, 0), count=1)
             lsn = max(lsn, self._letters.put(header, event, group, Drop.NO_MEMBERS, 0, 0.0))
-        return published, lsn, call
+        for ticket in tickets:
+            ticket.lsn, ticket.refused = lsn, refused
 
     def _expect(self, call: Awaited, way: Way, seqs: list[int]) -> None:
         """Who has to say that it has these events."""
@@ -136,7 +199,9 @@ class Intake:
         if way.here and call.delivered:
             call.expect(f"{NODE}{own}/{node}", seqs)
 
-    def _alike(self, events: Sequence[NewEvent], first: int) -> tuple[Plan, dict[Way, list[Event]]] | None:
+    def _alike(
+        self, events: Sequence[NewEvent], first: int, flags: int
+    ) -> tuple[Plan, dict[Way, list[Event]]] | None:
         """Events that all go one way, as most of a call do: column by column, a third of the cost of one by one. None: they do not."""
         topics, keys, ttls_ms, attributes, datas = zip(*events, strict=True)
         plans = self._plans.known_all(topics) or self._plans.of_all(topics)
@@ -151,13 +216,13 @@ class Intake:
         if (plan.split or rule.ordered) and any(keys):
             return None
         rows = zip(count(first), topics, keys, ttls_ms, repeat(None), attributes, datas, strict=False)
-        return plan, {_way(plan, (), ttl_ms, 0, rule): list(map(_new, repeat(Event), rows))}
+        return plan, {_way(plan, (), ttl_ms, 0, rule, flags): list(map(_new, repeat(Event), rows))}
 
     def _sorted(
         self,
         events: Sequence[NewEvent],
         published: Published,
-        unserved: list[tuple[Event, str]],
+        flags: int,
         now: float,
     ) -> dict[Way, list[Event]]:
         """Events by the way they go, numbered."""
@@ -171,16 +236,16 @@ class Intake:
                 ttl_ms = max(1, round(rule.deadline_s * 1e3))
             event = _new(Event, (first + at, topic, key, ttl_ms, None, attributes, data))
             if plan.groups or (key and (plan.split or rule.ordered)):
-                assigned = self._assign(event, plan, unserved) if plan.groups else ()
+                assigned = self._assign(event, plan) if plan.groups else ()
                 if key and rule.ordered:
                     event = event._replace(extra=("", "", self._before(event, plan, assigned, now)))
                 published.assigned[at] = assigned
                 flow = crc32(key.encode()) % FLOWS if key and plan.split else 0
-                way = _way(plan, assigned, ttl_ms, flow, rule)
+                way = _way(plan, assigned, ttl_ms, flow, rule, flags)
             else:
                 known = base.get((id(plan), ttl_ms))
                 if known is None:
-                    known = base[id(plan), ttl_ms] = _way(plan, (), ttl_ms, 0, rule)
+                    known = base[id(plan), ttl_ms] = _way(plan, (), ttl_ms, 0, rule, flags)
                 way = known
             some = ways.get(way)
             if some is None:
@@ -195,9 +260,9 @@ class Intake:
         regions.update(a.region for a in assigned)
         return self._chains.before(event.topic, event.key, sorted(regions), event.seq, now)
 
-    def _keep(self, way: Way, events: list[Event], flags: int, now: float) -> int:
+    def _keep(self, way: Way, events: list[Event], now: float) -> int:
         base = replace(
-            self._ingress.header(way.ttl_ms, way.flow), leg=Leg.BRIDGE, flags=flags, count=len(events)
+            self._ingress.header(way.ttl_ms, way.flow), leg=Leg.BRIDGE, flags=way.flags, count=len(events)
         )
         body = encode_body(events)
         lsn = 0
@@ -229,7 +294,7 @@ class Intake:
             lsn = max(lsn, self._keeping.deliver(header, events, body, now, fresh=True))
         return lsn
 
-    def _assign(self, event: Event, plan: Plan, unserved: list[tuple[Event, str]]) -> tuple[Assigned, ...]:
+    def _assign(self, event: Event, plan: Plan) -> tuple[Assigned, ...]:
         """Choose who serves each group that matches. A group whose members are all out of reach keeps its event for the first region
         that has some; without any it is a dead letter."""
         planner, ingress = self._planner, self._ingress
@@ -241,16 +306,18 @@ class Intake:
             if found is None:
                 found = planner.member_out_of_reach(group, filter)
             if found is None:
-                unserved.append((event, f"g/{group}/{filter}"))
+                self._unserved.append((event, f"g/{group}/{filter}"))
             else:
                 chosen.append(found)
         return tuple(chosen)
 
 
-def _way(plan: Plan, assigned: tuple[Assigned, ...], ttl_ms: int, flow: int, rule: TopicRule) -> Way:
+def _way(
+    plan: Plan, assigned: tuple[Assigned, ...], ttl_ms: int, flow: int, rule: TopicRule, flags: int
+) -> Way:
     parts = plan.kept
     if parts is None:
         names = [*(REGION + name for name in plan.regions), *(NODE + name for name in plan.nodes)]
         names += [NODE + away.node if away.node else REGION + away.region for away in plan.unreached]
         parts = plan.kept = tuple(names)
-    return Way(parts, bool(plan.local), assigned, ttl_ms, flow, rule)
+    return Way(parts, bool(plan.local), assigned, ttl_ms, flow, rule, flags)

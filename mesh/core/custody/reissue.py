@@ -33,7 +33,7 @@ class Replay(NamedTuple):
 class Publish(Protocol):
     """Takes events in at least once: what became of them, and the record to be synced. Raises: StoreRefusedError; ValueError, draining."""
 
-    def __call__(self, events: Sequence[NewEvent], now: float) -> tuple[Published, int, object]: ...
+    def __call__(self, events: Sequence[NewEvent], now: float) -> tuple[Published, int]: ...
 
 
 class Reissue:
@@ -63,7 +63,7 @@ class Reissue:
             return Replay(lsn, NoReplay.NOBODY)
         born = letters.born
         try:
-            published, record, _ = self._publish(
+            published, record = self._publish(
                 [NewEvent(event.topic, event.key, event.deadline_ms, event.attributes, event.data)], now
             )
         except StoreRefusedError as refused:

@@ -175,6 +175,7 @@ def test_a_region_says_that_it_has_an_event_once_it_is_on_its_disk() -> None:
     _, _, call = machine.publish_kept(
         [NewEvent("orders/x", "", 0, (), b"x")] * 3, nodes["a-1"].now, Flag.RECEIPT
     )
+    machine.flush(nodes["a-1"].now)
     nodes["a-1"].after()
     assert call is not None
     assert call.acknowledgement().missing == ("r/c", "r/d")

@@ -25,6 +25,7 @@ def test_a_crowd_whose_time_is_over_ends_in_turns_and_each_of_it_is_told_or_coun
     event = NewEvent("orders/x", "", 1_000, None, b'{"n":1}')
     for _ in range(many // per_record):
         machine.publish_kept([event] * per_record, now)
+        machine.flush(now)
     now += 1.5
     told: list[bytes] = []
     turns = 0

@@ -7,6 +7,7 @@ from unit.core.custody.test_custody import LINE, build
 
 from mesh.core.custody.record import decode_head
 from mesh.core.custody.store import StoreRefusedError
+from mesh.core.ingress import Published
 from mesh.model.event import NewEvent
 from mesh.model.reasons import Drop, Refuse
 from mesh.model.topic_rules import SpoolPolicy, TopicRule, TopicRules
@@ -37,11 +38,50 @@ def records(node: SimNode) -> list[tuple[tuple[str, ...], list[int]]]:
     return found
 
 
+def taken(node: SimNode, new: list[NewEvent]) -> tuple[Published, int | None]:
+    """Publish and flush. Returns what became of them, and the last record."""
+    published, ticket, _ = node.machine.custody.publish(new, node.now)
+    assert ticket.lsn is None
+    node.machine.flush(node.now)
+    return published, ticket.lsn
+
+
+def test_calls_that_come_together_share_a_record(mesh: tuple[World, SimNode, SimNode]) -> None:
+    _, node, _ = mesh
+    custody = node.machine.custody
+    tickets = [custody.publish(events("orders/a", "orders/b"), node.now)[1] for _ in range(3)]
+    assert records(node) == []
+    node.machine.flush(node.now)
+    assert records(node) == [(("r/b",), [1, 2, 3, 4, 5, 6])]
+    assert [ticket.lsn for ticket in tickets] == [1, 1, 1]
+
+
+def test_an_event_does_not_overtake_another_of_its_key_that_goes_another_way(
+    mesh: tuple[World, SimNode, SimNode],
+) -> None:
+    _, node, _ = mesh
+    custody = node.machine.custody
+    for ttl_ms in (0, 700, 0):
+        custody.publish([event._replace(key="k") for event in events("orders/a", ttl_ms=ttl_ms)], node.now)
+    node.machine.flush(node.now)
+    assert [seqs for _, seqs in records(node)] == [[1], [2], [3]]
+
+
+def test_a_disk_that_fails_before_the_flush_is_told_to_every_call(
+    mesh: tuple[World, SimNode, SimNode],
+) -> None:
+    _, node, _ = mesh
+    _, ticket, _ = node.machine.custody.publish(events("orders/a"), node.now)
+    node.store.fault = Refuse.IO_ERROR
+    node.machine.flush(node.now)
+    assert (ticket.refused, records(node)) == (Refuse.IO_ERROR, [])
+
+
 def test_events_that_go_one_way_share_a_record_and_their_numbers_follow(
     mesh: tuple[World, SimNode, SimNode],
 ) -> None:
     _, node, _ = mesh
-    published, lsn, _ = node.machine.custody.publish(events("orders/a", "orders/b", "orders/c"), node.now)
+    published, lsn = taken(node, events("orders/a", "orders/b", "orders/c"))
     assert records(node) == [(("r/b",), [1, 2, 3])]
     assert (published.first_seq, len(published.plans), lsn) == (1, 3, 1)
     assert node.machine.counters.published == 3
@@ -53,7 +93,7 @@ def test_events_of_other_deadlines_have_records_of_their_own_and_a_rule_gives_on
     _, node, _ = mesh
     intake = node.machine.custody.intake
     intake._rules = TopicRules([TopicRule("orders/short", deadline_s=1.5)])
-    intake.publish([*events("orders/a", "orders/short"), *events("orders/a", ttl_ms=700)], 0, node.now)
+    taken(node, [*events("orders/a", "orders/short"), *events("orders/a", ttl_ms=700)])
     assert [seqs for _, seqs in records(node)] == [[1], [2], [3]]
     heads = [decode_head(node.store.read(lsn)[0]).deadline_ms for lsn in (1, 2, 3)]
     assert heads == [0, 1_500, 700]
@@ -63,7 +103,7 @@ def test_events_of_other_deadlines_have_records_of_their_own_and_a_rule_gives_on
 
 def test_what_nobody_wants_is_numbered_and_makes_no_record(mesh: tuple[World, SimNode, SimNode]) -> None:
     _, node, _ = mesh
-    published, lsn, _ = node.machine.custody.publish(events("mail"), node.now)
+    published, lsn = taken(node, events("mail"))
     assert (lsn, published.first_seq, records(node)) == (0, 1, [])
 
 
@@ -72,10 +112,10 @@ def test_a_store_that_refuses_changes_nothing(mesh: tuple[World, SimNode, SimNod
     _, node, _ = mesh
     node.store.fault = reason
     with pytest.raises(StoreRefusedError) as refused:
-        node.machine.custody.publish(events("orders/a", "orders/b"), node.now)
+        taken(node, events("orders/a", "orders/b"))
     assert refused.value.reason is reason
     node.store.fault = None
-    published, _, _ = node.machine.custody.publish(events("orders/a"), node.now)
+    published, _ = taken(node, events("orders/a"))
     assert published.first_seq == 1
     assert node.machine.counters.published == 1
 
@@ -86,7 +126,7 @@ def test_a_node_that_does_not_know_yet_who_wants_what_accepts_nothing(
     _, node, _ = mesh
     node.machine.custody.intake.informed = lambda now: False
     with pytest.raises(StoreRefusedError) as refused:
-        node.machine.custody.publish(events("orders/a"), node.now)
+        taken(node, events("orders/a"))
     assert refused.value.reason is Refuse.STARTING
 
 
@@ -98,15 +138,15 @@ def test_a_full_spool_blocks_the_whole_call_or_lets_the_oldest_go(
     world.run(10.0)
     intake = node.machine.custody.intake
     intake._rules = TopicRules([TopicRule("orders/+", spool_bytes=60)])
-    intake.publish(events("orders/a"), 0, node.now)
+    taken(node, events("orders/a"))
     with pytest.raises(StoreRefusedError) as refused:
-        intake.publish(events("orders/b", *["orders/c"] * 20), 0, node.now)
+        taken(node, events("orders/b", *["orders/c"] * 20))
     assert refused.value.reason is Refuse.SPOOL_FULL
     assert records(node) == [(("r/b",), [1])]
     assert node.machine.counters.published == 1
     intake._rules = TopicRules([TopicRule("orders/+", spool_bytes=60, spool_policy=SpoolPolicy.DEAD_LETTER)])
     for _ in range(5):
-        intake.publish(events("orders/b"), 0, node.now)
+        taken(node, events("orders/b"))
     letters = node.machine.custody.letters.page(0, 10).letters
     assert letters
     assert {one.reason for one in letters} == {"spool_full"}
@@ -122,7 +162,7 @@ def test_a_group_without_any_member_makes_a_dead_letter_at_once(
     planner = node.machine.planner
     for name, nothing in (("near_members", []), ("far_members", []), ("member_out_of_reach", None)):
         monkeypatch.setattr(type(planner), name, lambda *args, nothing=nothing: nothing)
-    _, lsn, _ = node.machine.custody.publish(events("jobs"), node.now)
+    _, lsn = taken(node, events("jobs"))
     [letter] = node.machine.custody.letters.page(0, 10).letters
     assert (letter.lsn, letter.reason, letter.part) == (lsn, "no_members", "g/workers/jobs")
     assert letter.mesh_id == f"a/a-1/{node.epoch}/1"
@@ -134,7 +174,7 @@ def test_events_with_a_group_go_to_one_member_and_are_apart_from_those_without(
     world, node, far = mesh
     far.subscribe(2, 2, "orders/jobs", "workers")
     world.run(2.0)
-    published, _, _ = node.machine.custody.publish(events("orders/a", "orders/jobs"), node.now)
+    published, _ = taken(node, events("orders/a", "orders/jobs"))
     assert [seqs for _, seqs in records(node)] == [[1], [2]]
     [chosen] = published.assigned[1]
     assert (chosen.group, chosen.region) == ("workers", "b")

@@ -29,12 +29,12 @@ class Desk:
         self.keeps = True
         self.reissue = Reissue(self.letters, self.store, lambda topic: self.plan, self._publish)
 
-    def _publish(self, events: Sequence[NewEvent], now: float) -> tuple[Published, int, object]:
+    def _publish(self, events: Sequence[NewEvent], now: float) -> tuple[Published, int]:
         if self.error is not None:
             raise self.error
         self.published += events
         lsn = self.store.append(("r/ap",), b"", b"") if self.keeps else 0
-        return Published(100 + len(self.published), [], {}), lsn, None
+        return Published(100 + len(self.published), [], {}), lsn
 
     def dead(self, seq: int = 1) -> int:
         lsn = self.letters.put(header(), event(seq, "orders/x", b'{"n":1}', 250), "r/ap", Drop.EXPIRED, 0)
@@ -99,8 +99,8 @@ def test_one_that_dies_again_at_once_says_so() -> None:
     desk = Desk()
     lsn = desk.dead()
 
-    def dies(events: Sequence[NewEvent], now: float) -> tuple[Published, int, object]:
-        return Published(1, [], {}), desk.letters.put(header(), event(2), "g/a/x", Drop.NO_MEMBERS, 0), None
+    def dies(events: Sequence[NewEvent], now: float) -> tuple[Published, int]:
+        return Published(1, [], {}), desk.letters.put(header(), event(2), "g/a/x", Drop.NO_MEMBERS, 0)
 
     reissue = Reissue(desk.letters, desk.store, lambda topic: SOMEBODY, dies)
     assert reissue.replay(lsn, 0.0).again
