@@ -73,7 +73,7 @@ class Consignment:
     lsn: of the record. parts: its destinations that this batch is for. at: when it was sent, None before.
     """
 
-    __slots__ = ("at", "count", "ended", "link", "lsn", "parts", "pieces", "size")
+    __slots__ = ("at", "count", "cut", "ended", "link", "lsn", "parts", "pieces", "size")
 
     def __init__(self, lsn: int, parts: tuple[str, ...], size: int, count: int, link: int) -> None:
         self.link = link
@@ -83,6 +83,7 @@ class Consignment:
         self.count = count
         self.pieces = 1
         """Batches it was cut into that are not acknowledged: for a peer that takes less at once."""
+        self.cut = False
         self.at: float | None = None
         self.ended = False
         """Given up: what the other end says of it later means nothing."""

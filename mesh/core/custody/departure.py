@@ -216,6 +216,7 @@ class Departure:
             self._piece_ended(share, None, now)
             return
         share.pieces += 1
+        share.cut = True
         half = len(events) // 2
         for some in (events[:half], events[half:]):
             self._queue(session, replace(header, count=len(some)), encode_body(some), share, now)
@@ -238,6 +239,10 @@ class Departure:
         if refused is not None:
             again = tuple(part for part in share.parts if part[2:] in refused[2])
             if again:
+                if share.pieces > 1:
+                    again = (
+                        share.parts
+                    )  # its other pieces are under way: nobody has said yet that it has all of it
                 taken = tuple(part for part in share.parts if part not in again)
                 self._came_back(share, now, refused[1], again)
                 self._settle(share, taken)
@@ -285,7 +290,8 @@ class Departure:
                 self._counters.refuse(why)
             if held is not None and part in held.open:
                 lane.back(share.lsn)
-                if share.at is not None and why in _MAYBE_PASSED and part not in held.sent:
+                passed = share.at is not None and (share.cut or why in _MAYBE_PASSED)
+                if passed and part not in held.sent:
                     held.sent = (*held.sent, part)
         self._changed = True
 

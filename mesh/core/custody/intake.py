@@ -27,7 +27,7 @@ from mesh.core.ingress import Ingress, Published
 from mesh.core.plan import FLOWS, Plan, PlanMemory, Planner
 from mesh.model.event import Event, NewEvent
 from mesh.model.reasons import Drop, Refuse
-from mesh.model.topic_rules import TopicRule, TopicRules
+from mesh.model.topic_rules import SpoolPolicy, TopicRule, TopicRules
 from mesh.wire.codec import encode_body
 from mesh.wire.frames import Flag, Leg
 
@@ -97,9 +97,7 @@ class Intake:
         published = Published(first, plans, {})
         unserved: list[tuple[Event, str]] = []
         ways = self._sorted(events, plans, published, unserved, now)
-        for way, some in ways.items():
-            if not self._spools.make_room(way.rule, sum(len(event.data) for event in some), now):
-                raise StoreRefusedError(Refuse.SPOOL_FULL)
+        self._make_room(ways, now)
         self._ingress.take_in(len(events))
         lsn = 0
         call = None
@@ -114,6 +112,17 @@ class Intake:
             header = replace(self._ingress.header(event.deadline_ms, 0), count=1)
             lsn = max(lsn, self._letters.put(header, event, group, Drop.NO_MEMBERS, 0, 0.0))
         return published, lsn, call
+
+    def _make_room(self, ways: dict[Way, list[Event]], now: float) -> None:
+        """Room under each rule for what of this call has to wait. Raises: StoreRefusedError, before anything else had to go."""
+        wanted: dict[TopicRule, int] = {}
+        for way, some in ways.items():
+            if way.rule.spool_bytes and (way.parts or way.assigned):
+                size = sum(len(event.data) for event in some)
+                wanted[way.rule] = wanted.get(way.rule, 0) + size
+        for rule in sorted(wanted, key=lambda rule: rule.spool_policy is not SpoolPolicy.BLOCK):
+            if not self._spools.make_room(rule, wanted[rule], now):
+                raise StoreRefusedError(Refuse.SPOOL_FULL)
 
     def _expect(self, call: Awaited, way: Way, seqs: list[int]) -> None:
         """Who has to say that it has these events."""
@@ -193,9 +202,7 @@ class Intake:
         if parts:
             groups = tuple((a.group, a.filter, a.region) for a in far)
             header = replace(base, regions=tuple(regions), groups=groups)
-            lsn = self._keeping.keep(header, body, parts, now, deadline_ms=way.ttl_ms, rule=way.rule.filter)
-            if way.rule.spool_bytes:
-                self._spools.add(way.rule, lsn, len(body))
+            lsn = self._keeping.keep(header, body, parts, now, deadline_ms=way.ttl_ms, rule=way.rule)
         local = replace(base, leg=Leg.LOCAL, regions=(region,))
         for name, groups_of in near.items():
             if name == node:
