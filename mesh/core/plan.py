@@ -352,11 +352,19 @@ class Planner:
                     found.append(bare)
         return found
 
-    def member_out_of_reach(self, group: str, filter: str) -> Assigned | None:
-        """A node or region with members of a group that cannot be reached now: at least once, it is kept for them. Own region first."""
+    def member_out_of_reach(
+        self, group: str, filter: str, tried: Collection[str] = (), node: str = ""
+    ) -> Assigned | None:
+        """A node or region with members of a group that cannot be reached now: at least once, it is kept for them. Own region first.
+
+        tried: regions that are none; node: of the own region, one that is none.
+        """
         found: list[str] = []
         for bit in self.interest.group_members(group, filter):
             found += self.destinations.names(bit)
+        found = [
+            name for name in found if name[2:] != node and not (name[:2] == REGION and name[2:] in tried)
+        ]
         if not found:
             return None
         name = min(found)

@@ -206,7 +206,10 @@ class Clients:
             raise _not_kept(refused.reason) from None
         self._node.after_call()
         first, plans, assigned = published
-        each = [self._outcome(plan, assigned.get(at, ()), kept=True) for at, plan in enumerate(plans)]
+        each: list[Outcome] = [plan.told or self._told(plan) for plan in plans]
+        for at, plan in enumerate(plans):
+            if plan.unreached or at in assigned:
+                each[at] = self._outcome(plan, assigned.get(at, ()), kept=True)
         return Kept(Outcomes(self._mesh_id(first), each), lsn, call)
 
     async def kept(self, kept: Kept, timeout_s: float) -> None:

@@ -326,9 +326,12 @@ class ControlPlane:
         self.changed = True
 
     def _become_bridge(self, now: float) -> None:
-        """The first link to another region: from here on this node exports the region's summary."""
+        """The first link to another region: from here on this node exports the region's summary.
+
+        Whole from its first version on: whoever held the table of the process before must not think for a moment that nobody here wants
+        anything, or events that are accepted in that moment are lost.
+        """
         self.is_bridge = True
-        self.world.put(BRIDGE_KEY, _encode(1), now)
         for node in self.tables.owners():
             for key, value in list(self.tables.items(node)):
                 if node not in self._live:
@@ -337,6 +340,8 @@ class ControlPlane:
                     self.advertiser.entry(node, key, value, now)
                 elif key == WAITING_KEY:
                     self.advertiser.waiting(node, self.tables.position(node), now)
+        self.advertiser.handle_deadline(now)
+        self.world.put(BRIDGE_KEY, _encode(1), now)
 
     def bridge_closed(self, link: int, now: float) -> None:
         self.routes.neighbour_down(link, now)

@@ -78,6 +78,8 @@ class Connection:
     to_b: Wire
     to_a: Wire
     dead: bool = False
+    drains: bool = False
+    """Dead, and yet what was under way arrives, before the end itself does."""
 
     def end(self, node: SimNode) -> tuple[int, SimNode, int, Wire]:
         """(own link, other node, its link, wire towards it)."""
@@ -188,7 +190,8 @@ class Network:
 
     def _arrive(self, sender: SimNode, connection: Connection, frame: wire.Frame) -> None:
         _, receiver, link, _ = connection.end(sender)
-        if connection.dead and not isinstance(frame, wire.CloseLink):
+        drains = connection.drains and receiver.connections.get(link) is connection
+        if connection.dead and not drains and not isinstance(frame, wire.CloseLink):
             return
         if self._through_codec:
             data = encode_data(frame.header, frame.body) if isinstance(frame, Data) else encode(frame)
@@ -203,11 +206,13 @@ class Network:
 
     # -- ends and cuts -------------------------------------------------------------------------------------------
 
-    def sever(self, connection: Connection, *, told: bool) -> None:
-        """End a connection. told: both ends that live notice (FIN or RST) after the latency; otherwise nobody does."""
+    def sever(self, connection: Connection, *, told: bool, drains: bool = False) -> None:
+        """End a connection. told: both ends that live notice (FIN or RST) after the latency; otherwise nobody does.
+        drains: what is under way arrives all the same."""
         if connection.dead:
             return
         connection.dead = True
+        connection.drains = drains
         if not told:
             return
         for node, link in ((connection.a, connection.link_a), (connection.b, connection.link_b)):

@@ -187,7 +187,7 @@ class Promises:
     # -- at the end ------------------------------------------------------------------------------------------------
 
     def check(
-        self, when: str, oracle: Oracle | None = None, excused: frozenset[str] = frozenset()
+        self, when: str, oracle: Oracle | None = None, excused: frozenset[str] = frozenset(), prop: str = "P4"
     ) -> list[Violation]:
         """Hold everything that was accepted since the last check against what was delivered. The world must be quiet.
 
@@ -202,7 +202,7 @@ class Promises:
                         lost.setdefault(who, []).append(mesh_id)
             self._accepted[node.key] = len(node.accepted)
         for who, ids in lost.items():
-            self.note("P4", f"{when}: {len(ids)} accepted events never came to {who}: {ids[:NAMED]}")
+            self.note(prop, f"{when}: {len(ids)} accepted events never came to {who}: {ids[:NAMED]}")
         self._check_groups()
         self._group_got.clear()
         for detail in left_over(self.world, excused):

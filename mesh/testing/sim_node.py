@@ -183,7 +183,7 @@ class SimNode:
         self.store.crash(self.world.dice)
         self._unaccepted.clear()
         for connection in list(self.connections.values()):
-            self.world.sever(connection, told=told)
+            self.world.sever(connection, told=told, drains=told)
 
     def _bury(self) -> None:
         """What dies with the process is remembered by the world: its counters, and what it held for others."""

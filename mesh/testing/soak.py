@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import random
 import sys
 import time
 import traceback
@@ -22,6 +23,7 @@ from typing import Any, Final
 
 import msgspec
 
+from mesh.testing.crash_points import PLAYS, Death, every_death, lives, pairs
 from mesh.testing.faults import Fault, Trouble
 from mesh.testing.shrink import shrink
 from mesh.testing.story import plan_text, replay_command, story
@@ -32,12 +34,15 @@ CHECKED: Final = (
     "P1",
     "P2",
     "P3",
+    "P4",
     "P5",
     "P6",
     "P8",
     "P9",
     "P10",
     "P11",
+    "P12",
+    "order",
     "exact",
     "request",
     "loss",
@@ -97,6 +102,12 @@ class Tally:
     explained: int = 0
     copies: int = 0
     deliveries: int = 0
+    kept: int = 0
+    kept_refused: int = 0
+    kept_deliveries: int = 0
+    kept_copies: int = 0
+    kept_repeats: int = 0
+    kept_reorders: int = 0
     lost: int = 0
     counted: int = 0
     loops: int = 0
@@ -120,6 +131,12 @@ class Tally:
         self.explained += outcome.explained
         self.copies += seen.copies
         self.deliveries += seen.deliveries
+        self.kept += outcome.kept
+        self.kept_refused += outcome.kept_refused
+        self.kept_deliveries += outcome.kept_deliveries
+        self.kept_copies += outcome.kept_copies
+        self.kept_repeats += outcome.kept_repeats
+        self.kept_reorders += outcome.kept_reorders
         self.lost += outcome.lost
         self.counted += outcome.counted
         self.loops += seen.loops
@@ -156,6 +173,8 @@ class Tally:
                 f"{self.worlds} {size} worlds with {self.nodes} nodes in {took_s:.0f} s: {self.steps} steps,"
                 f" {self.events} events ({self.explained} explained beforehand), {self.copies} copies, {self.deliveries} deliveries, {self.hops} hops at most",
                 "found: " + ", ".join(f"{prop} {self.violated[prop]}" for prop in CHECKED),
+                f"at least once: {self.kept} events accepted, {self.kept_refused} calls refused, {self.kept_copies} batches"
+                f" ({self.kept_repeats} of them again), {self.kept_deliveries} deliveries, {self.kept_reorders} out of order",
                 f"lost {self.lost} of what was promised in bad times, counted {self.counted}: "
                 + (", ".join(f"{why} {n}" for why, n in sorted(self.drops.items())) or "none"),
                 f"slowest: settled {_slow(self.slowest_settle)}; links back {_slow(self.slowest_return)};"
@@ -207,6 +226,26 @@ def _soak(seeds: Sequence[int], size: Size, jobs: int, as_json: bool) -> int:
     return 1 if tally.failures else 0
 
 
+def _crash_points(name: str, pairs_of: int, seed: int, as_json: bool) -> int:
+    """Each play with a death at each moment, or with pairs of deaths."""
+    status = 0
+    for play in PLAYS.values() if name == "all" else (PLAYS[name],):
+        if pairs_of:
+            deaths: list[tuple[Death, ...]] = [*pairs(play, random.Random(seed), pairs_of, seed)]
+        else:
+            deaths = [(death,) for death in every_death(play, seed)]
+        found, told = lives(play, deaths, seed)
+        status |= bool(told)
+        if as_json:
+            print(json.dumps({"play": play.name, "lives": len(deaths), "violated": found, "told": told}))
+        else:
+            broken = (
+                ", ".join(f"{prop} {count}" for prop, count in sorted(found.items())) or "nothing violated"
+            )
+            print("\n  ".join([f"{play.name}: {len(deaths)} lives, {broken}", *told]), flush=True)
+    return status
+
+
 def _replay(seed: int, size: Size, plan: Sequence[Trouble] | None, as_json: bool) -> int:
     trial, outcome = live(seed, size, plan)
     print(msgspec.json.encode(outcome).decode() if as_json else story(trial, outcome))
@@ -254,12 +293,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--seeds", type=int, metavar="N", help="live N worlds")
+    which.add_argument(
+        "--crash-points",
+        choices=("all", *PLAYS),
+        metavar="PLAY",
+        help=f"live a small world again for each moment at which a process may die: {', '.join(PLAYS)} or all",
+    )
     which.add_argument("--seed", type=int, metavar="SEED", help="live one again and tell its whole story")
     parser.add_argument(
         "--size", type=Size, choices=list(Size), default=Size.SMALL, help="3-6, 8-14 or 30-100 regions"
     )
     parser.add_argument(
         "--from", type=int, default=1, metavar="SEED", dest="first", help="the first of the seeds (1)"
+    )
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --crash-points: N lives with two deaths each, drawn",
     )
     parser.add_argument("--jobs", type=int, default=2, metavar="J", help="processes (2)")
     parser.add_argument(
@@ -281,6 +333,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     as_json = told.output == "json"
     if told.jobs < 1 or (told.seeds is not None and told.seeds < 1):
         parser.error("--seeds and --jobs are 1 or more")
+    if told.crash_points is not None:
+        return _crash_points(told.crash_points, told.pairs, told.first, as_json)
     if told.seed is None:
         if told.plan is not None or told.shrink:
             parser.error("--plan and --shrink go with --seed")

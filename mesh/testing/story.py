@@ -67,6 +67,10 @@ def _found(outcome: Outcome) -> Iterator[str]:
     )
     settled = ", ".join(f"{took:.2f} s" for took in outcome.settle_s) or "never"
     yield f"  settled after {settled}; links back {outcome.return_s:.2f} s after healing, equal {outcome.converge_s:.2f} s later"
+    yield (
+        f"  at least once: {outcome.kept} events accepted, {outcome.kept_refused} calls refused, {outcome.kept_copies} batches"
+        f" ({outcome.kept_repeats} of them again), {outcome.kept_deliveries} deliveries, {outcome.kept_reorders} out of order"
+    )
     yield f"  promises not kept {outcome.lost}, drops counted {outcome.counted}: {_counts(outcome.drops)}"
     yield f"  transient loops {seen.loops}, longest {seen.loop_s:.3f} s; fingerprint {outcome.fingerprint}"
     yield f"violations: {len(outcome.violations)}"

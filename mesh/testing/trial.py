@@ -48,6 +48,10 @@ CLOCK_DRIFT: Final = 500e-6
 """No two monotonic clocks count alike: by so much at most (what adjtimex may slew)."""
 WALL_SKEW_S: Final = 1_800.0
 """Nor do wall clocks show the same: all nodes of all worlds are off by up to half an hour."""
+ENDS: Final = frozenset(
+    {Fault.CRASH, Fault.POWER_LOSS, Fault.GONE, Fault.SKEW, Fault.LEAVE, Fault.REGION_DOWN, Fault.ROLLING}
+)
+"""Faults in which processes end."""
 QUIET_S: Final = 2.0
 """No batch for so long: everything that was published has ended."""
 
@@ -56,7 +60,8 @@ QUIET_S: Final = 2.0
 class Outcome:
     """What a trial found. settle_s: how long it took to settle from the start, and after healing. return_s: how long after
     healing until all links were back; converge_s: from then until settled. explained: events held against their explanation.
-    kept: events accepted at least once; kept_copies, kept_repeats: batches of them that were sent, and again; letters: dead letters.
+    kept: events accepted at least once; kept_refused: calls that were not; kept_copies, kept_repeats: batches of them that were sent, and
+    again; kept_reorders: first deliveries after one of a later event of the same key.
     fingerprint: of every delivery, its time and its receiver: two runs are the same only if it is."""
 
     seed: int
@@ -345,7 +350,12 @@ class Trial:
         if self.ailments.gone:
             self.kept.promises.forgive()
         else:
-            self.kept.quiet("after healing")
+            self.kept.quiet("after healing", rolling=self._only_rolled())
+
+    def _only_rolled(self) -> bool:
+        """Whether processes ended in rolling restarts alone: P12 is P4 then."""
+        ends = {fault for fault, *_ in self.plan if fault in ENDS}
+        return ends == {Fault.ROLLING}
 
     def _end(self) -> None:
         """Count up: what was promised and not kept must have been counted somewhere."""

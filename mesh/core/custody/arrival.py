@@ -182,9 +182,11 @@ class Arrival:
             return self._keeping.keep(header, body, outward, now) if outward else 0
         lsn = 0
         nodes: dict[str, list[int]] = {}
+        tells = wanted(header)
         for names, share in self._shares(header, events, now).items():
-            for name, _ in names:
-                nodes.setdefault(name, []).extend([event.seq for event in share])
+            if tells:
+                for name, _ in names:
+                    nodes.setdefault(name, []).extend([event.seq for event in share])
             plain = tuple(name for name, groups in names if not groups and name != self.node)
             parts = tuple(NODE + name for name in plain)
             local = replace(header, leg=Leg.LOCAL, regions=(self.region,), groups=(), count=len(share))
@@ -197,14 +199,23 @@ class Arrival:
             elif parts:
                 lsn = max(lsn, self._keeping.keep(local, encoded, parts, now))
             if mine:
-                lsn = max(lsn, self._keeping.deliver(replace(local, groups=mine[0]), share, encoded, now))
+                lsn = max(
+                    lsn,
+                    self._keeping.deliver(
+                        replace(local, groups=mine[0]) if mine[0] else local,
+                        share,
+                        encoded,
+                        now,
+                        matched=True,
+                    ),
+                )
             for name, groups in names:
                 if groups and name != self.node:
                     record = self._keeping.keep(replace(local, groups=groups), encoded, (NODE + name,), now)
                     lsn = max(lsn, record)
         if outward:
             lsn = max(lsn, self._keeping.keep(header, body, outward, now))
-        if wanted(header):
+        if tells:
             self._tell_region(header, events, nodes, lsn)
         return lsn
 

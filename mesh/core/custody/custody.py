@@ -327,33 +327,44 @@ class Custody:
     # -- groups again ------------------------------------------------------------------------------------------------
 
     def reassign(self, header: BatchHeader, event: Event, group: str, filter: str, now: float) -> int:
-        """A group's event found no member where it was: another node of the region, else another region, else a dead letter. Returns
-        the record that has it."""
-        forwarder, planner = self.forwarder, self.forwarder.planner
-        region, node = forwarder.region, forwarder.node
+        """A group's event found no member where it was: somebody else gets it, or it is a dead letter. Returns the record that has it."""
+        if header.hops_left > 1 and len(header.tried) < self.limits.tried_regions:
+            found = self._elsewhere(header, event, group, filter)
+            if found is not None:
+                region, node = found
+                near = region == self.forwarder.region
+                again = replace(
+                    header,
+                    leg=Leg.LOCAL if near else Leg.BRIDGE,
+                    flags=(header.flags | Flag.GROUP_ONLY | Flag.REDELIVERED) & ~Flag.REDIRECTED,
+                    hops_left=header.hops_left - 1,
+                    path=(),
+                    count=1,
+                    regions=(region,),
+                    groups=((group, filter, region),),
+                    tried=header.tried if near else (*header.tried, self.forwarder.region),
+                )
+                part = NODE + node if near else REGION + region
+                return self.keeping.keep(again, encode_body([event]), (part,), now)
+        return self.letters.put(header, event, f"g/{group}/{filter}", Drop.NO_MEMBERS, len(header.tried) + 1)
+
+    def _elsewhere(
+        self, header: BatchHeader, event: Event, group: str, filter: str
+    ) -> tuple[str, str] | None:
+        """(region, node of the own one) that can take a group's event: near before far, and before those out of reach for whom it is
+        kept, whose members outlive their absence where they are durable."""
+        planner, region, node = self.forwarder.planner, self.forwarder.region, self.forwarder.node
         tried = (*header.tried, region)
         mesh_id = mesh_id_of(header, event)
-        again = replace(
-            header,
-            flags=(header.flags | Flag.GROUP_ONLY | Flag.REDELIVERED) & ~Flag.REDIRECTED,
-            hops_left=header.hops_left - 1,
-            path=(),
-            count=1,
-        )
-        body = encode_body([event])
-        if again.hops_left > 0 and len(tried) <= self.limits.tried_regions:
-            near = [] if region in header.tried else planner.near_members(group, filter, (node,))
-            member = member_node(mesh_id, group, near)
-            if member is not None:
-                local = replace(again, leg=Leg.LOCAL, regions=(region,), groups=((group, filter, region),))
-                return self.keeping.keep(local, body, (NODE + member,), now)
-            far = far_region(mesh_id, group, planner.far_members(group, filter, tried))
-            if far is not None:
-                away = replace(
-                    again, leg=Leg.BRIDGE, regions=(far,), groups=((group, filter, far),), tried=tried
-                )
-                return self.keeping.keep(away, body, (REGION + far,), now)
-        return self.letters.put(header, event, f"g/{group}/{filter}", Drop.NO_MEMBERS, len(tried))
+        near = [] if region in header.tried else planner.near_members(group, filter, (node,))
+        member = member_node(mesh_id, group, near)
+        if member is not None:
+            return region, member
+        far = far_region(mesh_id, group, planner.far_members(group, filter, tried))
+        if far is not None:
+            return far, ""
+        away = planner.member_out_of_reach(group, filter, tried, node)
+        return None if away is None else (away.region, away.node)
 
     def hand_back(
         self, lsn: int, header: BatchHeader, events: Sequence[Event], group: str, filter: str, now: float

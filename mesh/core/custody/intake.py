@@ -8,6 +8,7 @@ Source: design page "Routing", Forwarding (ingress matches once) and Delivery.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count, repeat
 from typing import NamedTuple
 from zlib import crc32
 
@@ -27,7 +28,7 @@ from mesh.core.ingress import Ingress, Published
 from mesh.core.plan import FLOWS, Plan, PlanMemory, Planner
 from mesh.model.event import Event, NewEvent
 from mesh.model.reasons import Drop, Refuse
-from mesh.model.topic_rules import SpoolPolicy, TopicRule, TopicRules
+from mesh.model.topic_rules import DEFAULT, SpoolPolicy, TopicRule, TopicRules
 from mesh.wire.codec import encode_body
 from mesh.wire.frames import Flag, Leg
 
@@ -91,12 +92,16 @@ class Intake:
         why = self._store.refusal(size) if self.informed(now) else Refuse.STARTING
         if why is not None:
             raise StoreRefusedError(why)
-        plan_of = self._plans.of
-        plans = [plan_of(event.topic) for event in events]
         first = self._ingress.seq + 1
-        published = Published(first, plans, {})
         unserved: list[tuple[Event, str]] = []
-        ways = self._sorted(events, plans, published, unserved, now)
+        alike = self._alike(events, first)
+        if alike is not None:
+            plan, ways = alike
+            published = Published(first, [plan] * len(events), {})
+        else:
+            plan_of = self._plans.of
+            published = Published(first, [plan_of(event.topic) for event in events], {})
+            ways = self._sorted(events, published, unserved, now)
         self._make_room(ways, now)
         self._ingress.take_in(len(events))
         lsn = 0
@@ -140,18 +145,34 @@ class Intake:
         if way.here and call.delivered:
             call.expect(f"{NODE}{own}/{node}", seqs)
 
+    def _alike(self, events: Sequence[NewEvent], first: int) -> tuple[Plan, dict[Way, list[Event]]] | None:
+        """Events that all go one way, as most of a call do: column by column, a third of the cost of one by one. None: they do not."""
+        topics, keys, ttls_ms, attributes, datas = zip(*events, strict=True)
+        plans = self._plans.known_all(topics) or self._plans.of_all(topics)
+        if len(plans) != 1 or len(set(ttls_ms)) != 1 or plans[0].groups:
+            return None
+        plan, ttl_ms, rule = plans[0], ttls_ms[0], DEFAULT
+        if self._rules:
+            rules = {self._rules.of(topic) for topic in set(topics)}
+            rule = rules.pop()
+            if rules or rule.deadline_s:
+                return None
+        if (plan.split or rule.ordered) and any(keys):
+            return None
+        rows = zip(count(first), topics, keys, ttls_ms, repeat(None), attributes, datas, strict=False)
+        return plan, {_way(plan, (), ttl_ms, 0, rule): list(map(_new, repeat(Event), rows))}
+
     def _sorted(
         self,
         events: Sequence[NewEvent],
-        plans: list[Plan],
         published: Published,
         unserved: list[tuple[Event, str]],
         now: float,
     ) -> dict[Way, list[Event]]:
         """Events by the way they go, numbered."""
-        first = published.first_seq
+        first, plans = published.first_seq, published.plans
         ways: dict[Way, list[Event]] = {}
-        base: dict[tuple[int, int], Way] = {}
+        base: dict[tuple[int, int, int], Way] = {}
         for at, (topic, key, ttl_ms, attributes, data) in enumerate(events):
             plan = plans[at]
             rule = self._rules.of(topic)
@@ -166,9 +187,10 @@ class Intake:
                 flow = crc32(key.encode()) % FLOWS if key and plan.split else 0
                 way = _way(plan, assigned, ttl_ms, flow, rule)
             else:
-                known = base.get((id(plan), ttl_ms))
+                alike = id(plan), ttl_ms, id(rule)
+                known = base.get(alike)
                 if known is None:
-                    known = base[id(plan), ttl_ms] = _way(plan, (), ttl_ms, 0, rule)
+                    known = base[alike] = _way(plan, (), ttl_ms, 0, rule)
                 way = known
             some = ways.get(way)
             if some is None:

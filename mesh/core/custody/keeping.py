@@ -10,6 +10,7 @@ Source: design page "Routing", Delivery; decision 0016.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 from msgspec.structs import replace
 
@@ -33,6 +34,7 @@ from mesh.model.topic_rules import DEFAULT, TopicRule
 from mesh.wire.codec import encode_body
 from mesh.wire.frames import BatchHeader, Flag
 
+_extra = attrgetter("extra")
 CUSTODY = "custody"
 """The variant of the dedupe windows of this level: what waits in a spool must not fall out of a window that at-most-once moves on."""
 
@@ -102,12 +104,13 @@ class Keeping:
         now: float,
         *,
         fresh: bool = False,
+        matched: bool = False,
     ) -> int:
         """Events for whoever listens here: each one once, in time. Returns the number of their record, 0 when none was needed.
 
-        fresh: published here, so that none can have been seen. Raises: StoreRefusedError, nothing happened.
+        fresh: published here, so that none can have been seen. matched: their topics are known to be sound. Raises: StoreRefusedError, nothing happened.
         """
-        if not fresh:
+        if not fresh and not matched:
             events, _ = self._matched(events)
         if not events:
             return 0
@@ -116,11 +119,9 @@ class Keeping:
         if not fresh:
             window = self._window(header, now)
             seen = self._fresh(window, events)
-        kept = [
-            event
-            for event in seen
-            if not (event.deadline_ms and header.remaining_ms and expired(header, event))
-        ]
+        kept = seen
+        if header.remaining_ms:
+            kept = [event for event in seen if not (event.deadline_ms and expired(header, event))]
         lsn = 0
         try:
             if kept:
@@ -147,7 +148,7 @@ class Keeping:
     ) -> int:
         """Store and deliver, but for events of ordered topics that have to wait for another: those are only stored."""
         early: list[Event] = []
-        if window is not None and any(event.extra is not None for event in events):
+        if window is not None and any(map(_extra, events)):
             early = self._early(header, events, window)
         if early:
             events = [event for event in events if event not in early]

@@ -52,7 +52,17 @@ def sort(
     """
     wanted = Wanted({}, [], [], [])
     parts = wanted.parts
-    if not header.flags & Flag.GROUP_ONLY:
+    found_plans = None if header.groups else plans.known_all([event.topic for event in events])
+    if found_plans is not None and len(found_plans) == 1:
+        # All lead to the same sessions, as most batches do.
+        names, plain = _split(found_plans[0].local, part_of, receipt=receipt)
+        everything = list(range(len(events)))
+        parts.update((name, list(everything)) for name in names)
+        if plain:
+            wanted.direct.append((plain, list(events)))
+        elif not names:
+            wanted.nobody.extend(everything)
+    elif not header.flags & Flag.GROUP_ONLY:
         split: dict[Audience, tuple[tuple[str, ...], Audience]] = {}
         last: Audience | None = None
         for index, event in enumerate(events):

@@ -140,3 +140,51 @@ def test_events_with_a_group_go_to_one_member_and_are_apart_from_those_without(
     assert (chosen.group, chosen.region) == ("workers", "b")
     assert decode_head(node.store.read(2)[0]).header.groups == (("workers", "orders/jobs", "b"),)
     assert decode_head(node.store.read(1)[0]).header.groups == ()
+
+
+def test_events_of_two_rules_that_go_the_same_way_wait_each_in_its_own_spool(
+    mesh: tuple[World, SimNode, SimNode],
+) -> None:
+    _, node, _ = mesh
+    intake = node.machine.custody.intake
+    intake._rules = TopicRules([TopicRule("orders/a", spool_bytes=1_000), TopicRule("orders/b")])
+    intake.publish(events("orders/a", "orders/b", "orders/a"), 0, node.now)
+    rules = [decode_head(node.store.read(lsn)[0]).rule for lsn in (1, 2)]
+    assert (rules, [seqs for _, seqs in records(node)]) == (["orders/a", "orders/b"], [[1, 3], [2]])
+    assert list(node.machine.custody.spools.waiting()) == ["orders/a"]
+
+
+def test_what_a_call_needs_of_one_rule_is_summed_up_over_all_its_ways(
+    mesh: tuple[World, SimNode, SimNode],
+) -> None:
+    world, node, far = mesh
+    far.crash()
+    world.run(10.0)
+    intake = node.machine.custody.intake
+    oldest_go = TopicRule("orders/old", spool_bytes=60, spool_policy=SpoolPolicy.DROP_OLDEST)
+    intake._rules = TopicRules([oldest_go, TopicRule("orders/+", spool_bytes=60)])
+    intake.publish(events(*["orders/old"] * 5), 0, node.now)
+    intake.publish(events(*["orders/a"] * 5), 0, node.now)
+    kept = records(node)
+    with pytest.raises(StoreRefusedError) as refused:  # two ways of one rule, either of which has room alone
+        intake.publish(
+            [*events(*["orders/old"] * 5), *events("orders/a"), *events("orders/a", ttl_ms=700)], 0, node.now
+        )
+    assert refused.value.reason is Refuse.SPOOL_FULL
+    assert records(node) == kept, "and nothing of another rule had to go for a call that is refused"
+
+
+def test_a_full_spool_does_not_keep_events_from_who_subscribes_here(
+    mesh: tuple[World, SimNode, SimNode],
+) -> None:
+    world, node, far = mesh
+    node.subscribe(1, 1, "here/#")
+    far.crash()
+    world.run(10.0)
+    intake = node.machine.custody.intake
+    intake._rules = TopicRules([TopicRule("#", spool_bytes=10)])
+    intake.publish(events("orders/a"), 0, node.now)
+    with pytest.raises(StoreRefusedError):
+        intake.publish(events("orders/a"), 0, node.now)
+    published, _, _ = intake.publish(events("here/x"), 0, node.now)
+    assert published.first_seq == 2

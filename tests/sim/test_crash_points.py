@@ -1,0 +1,74 @@
+"""Processes that die at every moment of the custody protocol, in small worlds; `scripts/sim --crash-points` lives all of them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from mesh.model.ids import NodeKey
+from mesh.testing.crash_points import PLAYS, Death, every_death, live, lives, pairs
+from mesh.testing.soak import main
+
+A, B = NodeKey("a", "a-1"), NodeKey("b", "b-1")
+FOUND = {
+    "the region was away when its neighbour started again, which then knew of nobody to keep events for": (
+        "two-regions",
+        [Death(A, 6, True, 0.5, 0.05), Death(B, 19, False, 0.0, 5.0)],
+    ),
+    "a bridge that started again told at first that its region wants nothing": (
+        "two-regions",
+        [Death(B, 10, True, 1.0, 0.05), Death(A, 1, True, 1.0, 5.0)],
+    ),
+    "as the first, while the neighbour was accepting": (
+        "two-regions",
+        [Death(B, 46, False, 1.0, 5.0), Death(A, 16, True, 0.5, 0.7)],
+    ),
+}
+
+
+def unharmed(name: str, deaths: Sequence[Sequence[Death]]) -> None:
+    found, told = lives(PLAYS[name], deaths)
+    assert not found, "\n".join(told)
+
+
+@pytest.mark.parametrize("name", PLAYS)
+def test_a_play_without_deaths_keeps_every_promise_exactly(name: str) -> None:
+    life = live(PLAYS[name])
+    assert life.violations == []
+    assert life.accepted >= 6
+    assert sum(map(len, life.moments.values())) > 100
+
+
+def test_a_death_in_each_kind_of_moment_of_each_node() -> None:
+    """One for each node and kind of moment, told and not, the commit torn in each way."""
+    kinds: dict[tuple[object, ...], Death] = {}
+    moments = live(PLAYS["two-regions"]).moments
+    for death in every_death(PLAYS["two-regions"]):
+        what = moments[death.node][death.moment - 1]
+        kinds.setdefault((death.node, what, death.told, death.torn), death)
+    assert len(kinds) > 40
+    unharmed("two-regions", [(death,) for death in kinds.values()])
+
+
+@pytest.mark.parametrize(("name", "count"), [("two-regions", 40), ("chain", 25), ("groups", 10)])
+def test_two_deaths(name: str, count: int) -> None:
+    unharmed(name, [*pairs(PLAYS[name], random.Random(11), count)])
+
+
+@pytest.mark.parametrize("what", FOUND)
+def test_what_once_failed(what: str) -> None:
+    name, deaths = FOUND[what]
+    unharmed(name, [deaths])
+
+
+def test_the_command_tells_how_many_lives_it_lived(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--crash-points", "two-regions", "--pairs", "2", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "play": "two-regions",
+        "lives": 2,
+        "violated": {},
+        "told": [],
+    }
