@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.model.geo import one_way_ms
 from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits

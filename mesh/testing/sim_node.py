@@ -14,8 +14,8 @@ from mesh.core.custody.window import AckTerms
 from mesh.core.effects import CloseLink, Effect, Notify, Send
 from mesh.core.groups import Assigned
 from mesh.core.inboxes import Ended, ReplyTo
+from mesh.core.opening import Terms
 from mesh.core.plan import Plan
-from mesh.core.session import Terms
 from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Delivery, Event, NewEvent
 from mesh.model.ids import NodeKey
 from mesh.model.reasons import Drop

@@ -19,9 +19,10 @@ from mesh.core.counters import Counters
 from mesh.core.custody.lane import Lane
 from mesh.core.custody.record import NODE, REGION, Held, decode_head
 from mesh.core.custody.store import JournalDamaged, Store
+from mesh.core.entrusted import Consignment
 from mesh.core.hop import leaving
 from mesh.core.plan import Part, Planner
-from mesh.core.session import Consignment, LinkSession
+from mesh.core.session import LinkSession
 from mesh.model.dice import Dice
 from mesh.model.limits import Limits
 from mesh.model.reasons import Drop, Hold, Refuse
@@ -202,7 +203,7 @@ class Departure:
     ) -> None:
         """One batch, or halves of it where the peer takes less at once. What not even alone fits is a dead letter."""
         if session.fits(header.count, len(body)):
-            session.entrust(header, body, share, now)
+            session.custody.put(header, body, share, now)
             return
         try:
             events = decode_body(body, header.count)
@@ -225,8 +226,7 @@ class Departure:
 
     def told(self, session: LinkSession, now: float) -> None:
         """The other end of a link said what it has stored and what it refused."""
-        told, session.told = session.told, []
-        for share, refused in told:
+        for share, refused in session.custody.take_told():
             self._piece_ended(share, refused, now)
         self.release(now)
 
@@ -298,11 +298,7 @@ class Departure:
     def link_gone(self, session: LinkSession, now: float) -> None:
         """A link died and left the planner's tables: what it had not acknowledged goes another way, or waits."""
         self.told(session, now)
-        shares = [share for _, share in session.entrusted]
-        shares += [item.share for item in session.owed if item.share is not None]
-        session.entrusted.clear()
-        session.owed.clear()
-        for share in reversed(shares):
+        for share in reversed(session.custody.take_all()):
             if not share.ended:
                 self._came_back(share, now, "", share.parts)
         self.ways_changed(now)
@@ -477,21 +473,15 @@ class Departure:
         if self._expiring:
             due.append(self._expiring[0][0])
         for session in self._sessions.values():
-            if session.entrusted:
-                at = session.entrusted[0][1].at
-                assert at is not None
-                due.append(at + self._limits.custody_timeout_s)
+            sent = session.custody.sent_first()
+            if sent is not None:
+                due.append(sent + self._limits.custody_timeout_s)
         self._check_at = min(due) if due else None
 
     def handle_deadline(self, now: float) -> None:
         """Try again what was refused, end what expired, and give up on next hops that do not answer."""
         for session in list(self._sessions.values()):
-            while session.entrusted:
-                _, share = session.entrusted[0]
-                assert share.at is not None
-                if share.at + self._limits.custody_timeout_s > now:
-                    break
-                session.entrusted.popleft()
+            for share in session.custody.take_late(self._limits.custody_timeout_s, now):
                 if not share.ended:
                     self._came_back(share, now, Refuse.TIMEOUT, share.parts)
         self._end_expired(now)
