@@ -29,7 +29,7 @@ class Desk:
         self.keeps = True
         self.reissue = Reissue(self.letters, self.store, lambda topic: self.plan, self._publish)
 
-    def _publish(self, events: Sequence[NewEvent], now: float) -> tuple[Published, int, None]:
+    def _publish(self, events: Sequence[NewEvent], now: float) -> tuple[Published, int, object]:
         if self.error is not None:
             raise self.error
         self.published += events
@@ -99,7 +99,7 @@ def test_one_that_dies_again_at_once_says_so() -> None:
     desk = Desk()
     lsn = desk.dead()
 
-    def dies(events: Sequence[NewEvent], now: float) -> tuple[Published, int, None]:
+    def dies(events: Sequence[NewEvent], now: float) -> tuple[Published, int, object]:
         return Published(1, [], {}), desk.letters.put(header(), event(2), "g/a/x", Drop.NO_MEMBERS, 0), None
 
     reissue = Reissue(desk.letters, desk.store, lambda topic: SOMEBODY, dies)
