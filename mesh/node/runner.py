@@ -295,7 +295,7 @@ class Node:
         if deliveries:
             self.clients.deliver(deliveries)
         if machine.inboxes.ended:
-            self.clients.requests_ended(machine.take_ended())
+            self.clients.requests.ended(machine.take_ended())
         questions = machine.take_questions()
         if questions:
             self.inspection.answer(questions)
