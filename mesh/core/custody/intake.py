@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count, repeat
+from operator import itemgetter
 from typing import NamedTuple
 from zlib import crc32
 
@@ -101,8 +102,9 @@ class Intake:
         else:
             plan_of = self._plans.of
             published = Published(first, [plan_of(event.topic) for event in events], {})
-            ways = self._sorted(events, published, unserved, now)
+            ways = self._sorted(events, published, unserved)
         self._make_room(ways, now)
+        self._put_in_order(ways, published, now)
         self._ingress.take_in(len(events))
         lsn = 0
         call = None
@@ -167,7 +169,6 @@ class Intake:
         events: Sequence[NewEvent],
         published: Published,
         unserved: list[tuple[Event, str]],
-        now: float,
     ) -> dict[Way, list[Event]]:
         """Events by the way they go, numbered."""
         first, plans = published.first_seq, published.plans
@@ -181,8 +182,6 @@ class Intake:
             event = _new(Event, (first + at, topic, key, ttl_ms, None, attributes, data))
             if plan.groups or (key and (plan.split or rule.ordered)):
                 assigned = self._assign(event, plan, unserved) if plan.groups else ()
-                if key and rule.ordered:
-                    event = event._replace(extra=("", "", self._before(event, plan, assigned, now)))
                 published.assigned[at] = assigned
                 flow = crc32(key.encode()) % FLOWS if key and plan.split else 0
                 way = _way(plan, assigned, ttl_ms, flow, rule)
@@ -198,6 +197,20 @@ class Intake:
             else:
                 some.append(event)
         return ways
+
+    def _put_in_order(self, ways: dict[Way, list[Event]], published: Published, now: float) -> None:
+        """Let events of ordered topics say what came before them. Only now: a call that is refused is nobody's predecessor."""
+        ordered = [
+            (event.seq, some, place)
+            for way, some in ways.items()
+            if way.rule.ordered
+            for place, event in enumerate(some)
+            if event.key
+        ]
+        for seq, some, place in sorted(ordered, key=itemgetter(0)):
+            at = seq - published.first_seq
+            said = self._before(some[place], published.plans[at], published.assigned.get(at, ()), now)
+            some[place] = some[place]._replace(extra=("", "", said))
 
     def _before(self, event: Event, plan: Plan, assigned: Sequence[Assigned], now: float) -> str:
         """What an event of an ordered topic says of the one before it."""

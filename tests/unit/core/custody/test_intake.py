@@ -188,3 +188,29 @@ def test_a_full_spool_does_not_keep_events_from_who_subscribes_here(
         intake.publish(events("orders/a"), 0, node.now)
     published, _, _ = intake.publish(events("here/x"), 0, node.now)
     assert published.first_seq == 2
+
+
+def test_a_call_that_is_refused_is_nobodys_predecessor(mesh: tuple[World, SimNode, SimNode]) -> None:
+    _, node, _ = mesh
+    intake = node.machine.custody.intake
+    intake._rules = TopicRules([TopicRule("orders/+", ordered=True, spool_bytes=60)])
+    intake.publish(events("orders/a", key="k"), 0, node.now)
+    with pytest.raises(StoreRefusedError):
+        intake.publish(events(*["orders/a"] * 20, key="k"), 0, node.now)
+    # Two deadlines are two ways: each event comes after the one of its key that was published just before, whatever way that went.
+    intake.publish(
+        [
+            *events("orders/a", key="k"),
+            *events("orders/a", key="k", ttl_ms=700),
+            *events("orders/a", key="k"),
+        ],
+        0,
+        node.now,
+    )
+    said = {}
+    for entry in node.store.outstanding():
+        packed, body = node.store.read(entry.lsn)
+        for one in decode_body(body, decode_head(packed).header.count):
+            assert one.extra is not None
+            said[one.seq] = [word.partition("@")[0] for word in one.extra[2].split()]
+    assert said == {1: [], 2: ["a=1", "b=1"], 3: ["a=2", "b=2"], 4: ["a=3", "b=3"]}
