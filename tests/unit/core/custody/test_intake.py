@@ -214,3 +214,30 @@ def test_a_call_that_is_refused_is_nobodys_predecessor(mesh: tuple[World, SimNod
             assert one.extra is not None
             said[one.seq] = [word.partition("@")[0] for word in one.extra[2].split()]
     assert said == {1: [], 2: ["a=1", "b=1"], 3: ["a=2", "b=2"], 4: ["a=3", "b=3"]}
+
+
+def test_a_call_whose_second_record_would_find_no_room_is_refused_before_the_first(
+    mesh: tuple[World, SimNode, SimNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, node, _ = mesh
+    node.subscribe(1, 1, "orders/a")  # so that it goes to b and to somebody here
+    room = 1_700  # for one record of an event, not for two
+    monkeypatch.setattr(node.store, "refusal", lambda size_bytes: Refuse.FULL if size_bytes > room else None)
+    with pytest.raises(StoreRefusedError) as refused:
+        node.machine.custody.publish(events("orders/a"), node.now)
+    assert refused.value.reason is Refuse.FULL
+    assert (records(node), node.machine.counters.published) == ([], 0)
+    published, _, _ = node.machine.custody.publish(events("orders/b"), node.now)
+    assert published.first_seq == 1
+
+
+def test_a_full_batch_of_small_events_fits_an_empty_journal(mesh: tuple[World, SimNode, SimNode]) -> None:
+    """It is refused for what it takes, not for what so many events could take."""
+    _, node, _ = mesh
+    limits = node.machine.settings.limits
+    asked: list[int] = []
+    real = node.store.refusal
+    node.store.refusal = lambda size_bytes: asked.append(size_bytes) or real(size_bytes)  # type: ignore[method-assign]
+    node.machine.custody.publish(events(*["orders/a"] * limits.batch_request_events), node.now)
+    [entry] = node.store.outstanding()
+    assert entry.head_bytes + entry.body_bytes <= max(asked) < limits.journal_pending_bytes
