@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.node.dialler import Target
 from mesh.node.directory import RegionDirectory
 from mesh.node.runner import Node

@@ -28,7 +28,7 @@ from mesh.admin.port import AdminPort
 from mesh.backends import Backend, read_password
 from mesh.config import BridgeConfig, Config, RegistryConfig, check_files, data_folder
 from mesh.core.membership import MembershipSettings
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.model.errors import ERRORS, MeshError
 from mesh.model.ids import NodeKey
 from mesh.model.journal import JournalLimits, JournalState

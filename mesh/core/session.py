@@ -15,19 +15,17 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from mesh.core.effects import CloseLink, Effect, Send
-from mesh.model.ids import BadName, NodeKey, check_name
+from mesh.core.entrusted import Entrusted, Queued
+from mesh.core.opening import Identity, Terms, open_problem, said_first
+from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits
 from mesh.model.reasons import Close
 from mesh.wire import frames as wire
-from mesh.wire.frames import PROTOCOL, Ack, BatchHeader, CustodyAck, Heard, Hello, LinkKind, Open, Refused
-
-DAY_S = 86_400
-ROLES = ("transit", "peer", "stub", "dmz")
+from mesh.wire.frames import Ack, BatchHeader, CustodyAck, Heard, Hello, LinkKind, Open, Refused
 
 
 class SessionState(StrEnum):
@@ -46,63 +44,6 @@ STATES: dict[SessionState, str] = {
     SessionState.CLOSED: "a CloseLink was sent or received, or the connection is gone; unacknowledged events are counted "
     "link_down_unknown",
 }
-
-
-class Identity(NamedTuple):
-    """What this process tells about itself in every Open."""
-
-    region: str
-    node: str
-    instance: str
-    epoch: int
-    software: str
-    address: str
-
-
-class Terms(NamedTuple):
-    """How this end sees a link. expect_region "" accepts any. role and cost apply to bridges."""
-
-    expect_region: str = ""
-    role: str = "transit"
-    cost: int = 0
-
-
-class Consignment:
-    """What one batch in custody carries of a record: until the other end has stored it, this node owes it.
-
-    lsn: of the record. parts: its destinations that this batch is for. at: when it was sent, None before.
-    """
-
-    __slots__ = ("at", "count", "ended", "link", "lsn", "parts", "pieces", "size")
-
-    def __init__(self, lsn: int, parts: tuple[str, ...], size: int, count: int, link: int) -> None:
-        self.link = link
-        self.lsn = lsn
-        self.parts = parts
-        self.size = size
-        self.count = count
-        self.pieces = 1
-        """Batches it was cut into that are not acknowledged: for a peer that takes less at once."""
-        self.at: float | None = None
-        self.ended = False
-        """Given up: what the other end says of it later means nothing."""
-
-
-Told: TypeAlias = tuple[Consignment, Refused | None]
-"""A share that the other end has stored, or refused."""
-
-
-class Queued(NamedTuple):
-    """A batch waiting for credit. weight: events times destination regions, as drops are counted. share: of a batch in custody."""
-
-    header: BatchHeader
-    body: bytes
-    since: float
-    share: Consignment | None = None
-
-    @property
-    def weight(self) -> int:
-        return self.header.count * max(1, len(self.header.regions))
 
 
 @dataclass(slots=True)
@@ -166,13 +107,9 @@ class LinkSession:
         self.queued_bytes = 0
         self.unacked: deque[tuple[int, int]] = deque()  # (batch, weight)
         self.unacked_weight = 0
-        self.owed: deque[Queued] = deque()
-        """Batches in custody that wait for credit. Never dropped; the window of each destination bounds them."""
-        self.entrusted: deque[tuple[int, Consignment]] = deque()
-        """Batches in custody that were sent and are not acknowledged: (batch, share)."""
-        self.told: list[Told] = []
-        """What the other end said of them since the composed machine took it."""
-        self._owed_next = False
+        self.custody = Entrusted()
+        """Batches in custody, which share the credit with the others, and are told apart from them in all else."""
+        self._custody_next = False
         self._wall_ms = wall_ms
         self._started = now
         self._effects: list[Effect] = []
@@ -214,27 +151,8 @@ class LinkSession:
         kind = LinkKind.BRIDGE if self.terms.expect_region not in ("", self.local.region) else LinkKind.PEER
         if self.peer is not None:
             kind = self.kind
-        self._effects.append(
-            Send(
-                self.link,
-                Open(
-                    protocol=PROTOCOL,
-                    software=self.local.software,
-                    region=self.local.region,
-                    node=self.local.node,
-                    instance=self.local.instance,
-                    epoch=self.local.epoch,
-                    wall_ms=self._wall_ms,
-                    kind=kind,
-                    expect_region=self.terms.expect_region,
-                    role=self.terms.role,
-                    cost=self.terms.cost,
-                    address=self.local.address,
-                    credit_bytes=self._granted_bytes,
-                    credit_events=self._granted_events,
-                ),
-            )
-        )
+        credit = self._granted_bytes, self._granted_events
+        self._effects.append(Send(self.link, said_first(self.local, self.terms, kind, credit, self._wall_ms)))
 
     # -- frames --------------------------------------------------------------------------------------------------
 
@@ -279,42 +197,11 @@ class LinkSession:
         if self.peer is not None:
             self.refuse(Close.UNEXPECTED_FRAME, "a second Open")
             return
-        problem = self._open_problem(frame)
+        problem = open_problem(frame, self.local, self.terms, self.limits, self._wall_ms)
         if problem is not None:
             self.refuse(*problem)
             return
         self.peer = frame
-
-    def _open_problem(self, frame: Open) -> tuple[Close, str] | None:
-        """Why the peer's Open cannot be accepted, from this end's knowledge alone."""
-        me = self.local
-        if frame.protocol != PROTOCOL:
-            return (
-                Close.VERSION_MISMATCH,
-                f"protocol {frame.protocol} here meets {PROTOCOL}: run the same release",
-            )
-        try:
-            check_name(frame.region, "region")
-            check_name(frame.node, "node")
-        except BadName as error:
-            return Close.MALFORMED, str(error)
-        if frame.role not in ROLES or frame.cost < 0 or frame.credit_bytes < 0 or frame.credit_events < 0:
-            return Close.MALFORMED, "role, cost or credit out of range"
-        if frame.instance == me.instance:
-            return Close.SELF_LINK, "the address leads back to this node"
-        if self.terms.expect_region not in ("", frame.region):
-            return Close.REGION_MISMATCH, f"expected region {self.terms.expect_region}, found {frame.region}"
-        if frame.expect_region not in ("", me.region):
-            return (
-                Close.REGION_MISMATCH,
-                f"expected region {frame.expect_region}, found {me.region}",
-            )
-        skew_ms = abs(frame.wall_ms - self._wall_ms)
-        if skew_ms > self.limits.clock_skew_s * 1e3:
-            return Close.CLOCK_SKEW, f"wall clocks are {skew_ms / 1e3:.0f} s apart"
-        if frame.epoch > self._wall_ms / 1e3 + DAY_S:
-            return Close.EPOCH_AHEAD, f"epoch {frame.epoch} lies more than a day ahead"
-        return None
 
     def accept(self, now: float, terms: Terms | None = None) -> None:
         """The caller found nothing against the peer: open the session. The accepting end answers with its Open."""
@@ -378,10 +265,6 @@ class LinkSession:
         self.flow.dropped_no_credit += dropped
         return dropped
 
-    def entrust(self, header: BatchHeader, body: bytes, share: Consignment, now: float) -> None:
-        """Queue a batch in custody. It is not dropped: when the link ends, `owed` and `entrusted` tell what was not taken."""
-        self.owed.append(Queued(header, body, now, share))
-
     @property
     def congested(self) -> bool:
         """Whether batches wait for credit: a queue group prefers other members then."""
@@ -407,19 +290,16 @@ class LinkSession:
         None when nothing waits or the peer granted no more. Expired batches are returned with remaining_ms = -1: the
         caller counts them and pulls again. Cost: O(1).
         """
-        queue = self.queue
-        if self.owed and (self._owed_next or not queue):
-            queue = self.owed
+        queue, entrusted = self.queue, self.custody.waiting
+        if entrusted and (self._custody_next or not queue):
+            queue = entrusted
         if not queue or self.state is not SessionState.OPEN or not self._has_credit(queue[0]):
             return None
         item = queue.popleft()
         if item.share is None:
             self.queued_bytes -= len(item.body)
-            self._owed_next = (
-                True  # turn by turn: a spool that is released starves nothing, and nothing starves it
-            )
-        else:
-            self._owed_next = False
+        # Turn by turn: a spool that is released starves nothing, and nothing starves it.
+        self._custody_next = item.share is None
         header = item.header
         remaining = header.remaining_ms
         if remaining:
@@ -437,8 +317,7 @@ class LinkSession:
             self.unacked_weight += weight
         else:
             weight = 0  # nothing of it is lost when the link dies
-            share.at = now
-            self.entrusted.append((self._sent_batch, share))
+            self.custody.sent(self._sent_batch, share, now)
         self.unacked.append((self._sent_batch, weight))
         header = msgspec.structs.replace(header, batch=self._sent_batch, remaining_ms=remaining)
         return Queued(header, item.body, item.since, share)
@@ -457,11 +336,7 @@ class LinkSession:
         if ack.batch > self._sent_batch:
             self.refuse(Close.PROTOCOL_ERROR, f"has custody of batch {ack.batch}, sent {self._sent_batch}")
             return
-        refused = {entry[0]: entry for entry in ack.refused}
-        entrusted = self.entrusted
-        while entrusted and entrusted[0][0] <= ack.batch:
-            batch, share = entrusted.popleft()
-            self.told.append((share, refused.get(batch)))
+        self.custody.acknowledged(ack)
 
     def custody_taken(self, batch: int, refused: tuple[Refused, ...]) -> None:
         """Tell the other end that its batches up to this number are stored here, but for the refused ones."""

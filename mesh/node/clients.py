@@ -20,17 +20,17 @@ from mesh.core.custody.custody import DISK_FAILS
 from mesh.core.custody.intake import Ticket
 from mesh.core.custody.receipts import Awaited
 from mesh.core.custody.store import StoreRefusedError
-from mesh.core.groups import Assigned
-from mesh.core.inboxes import Ended, ReplyTo
-from mesh.core.plan import Plan
-from mesh.model.event import Delivery, Event, NewEvent
+from mesh.core.inboxes import ReplyTo
+from mesh.model.event import Delivery, NewEvent
 from mesh.model.ids import BadName, MeshId, NodeKey, SessionId, Version
 from mesh.model.reasons import Close, Drop, NotDelivered, Refuse
 from mesh.model.topic import TopicError, check_filter, check_group, parse_share
 from mesh.model.topic_rules import Level
 from mesh.node.event_log import EventLog
+from mesh.node.publish_answers import PublishAnswers
 from mesh.node.receivers import NodeReceivers
 from mesh.node.replays import ReplayRun, read_start
+from mesh.node.requests import Requests
 from mesh.node.service import (
     AckLevel,
     Answer,
@@ -40,7 +40,6 @@ from mesh.node.service import (
     Outcomes,
     Receipt,
     RefusedError,
-    RegionReason,
     Sink,
     Wait,
 )
@@ -54,8 +53,6 @@ _FLAGS = {
     AckLevel.REGION: int(Flag.RECEIPT),
     AckLevel.DELIVERED: Flag.RECEIPT | Flag.RECEIPT_DELIVERED,
 }
-TOLDS = 1_024
-"""Different outcomes that are remembered at once."""
 _key = attrgetter("key")
 
 
@@ -89,9 +86,9 @@ class Clients:
         self.sessions: dict[int, Session] = {}
         self.receivers = NodeReceivers(node, self)
         self._next = 0
-        self._requests: dict[str, tuple[trio.Event, list[Ended]]] = {}
+        self.requests = Requests(node)
+        self._answers = PublishAnswers(node.key.region)
         self._receipts = trio.Event()
-        self._tolds: dict[Outcome, Outcome] = {}
         self._moved = trio.lowlevel.ParkingLot()
         self.log: EventLog | None = None
         """Set by mesh.app when [[topic]] retain keeps anything."""
@@ -179,12 +176,12 @@ class Clients:
         self._node.flush_soon()
         self._hand_over()
         if plans and plans.count(plans[0]) == len(plans):
-            each: list[Outcome] = [plans[0].told or self._told(plans[0])] * len(plans)
+            each: list[Outcome] = [plans[0].told or self._answers.alone(plans[0])] * len(plans)
         else:
-            each = [plan.told or self._told(plan) for plan in plans]
+            each = [plan.told or self._answers.alone(plan) for plan in plans]
         for at, chosen in assigned.items():
             if chosen:
-                each[at] = self._outcome(plans[at], chosen)
+                each[at] = self._answers.of(plans[at], chosen)
         return Outcomes(self._mesh_id(first), each)
 
     def level(self, events: Sequence[NewEvent], asked: str) -> Level:
@@ -207,10 +204,10 @@ class Clients:
             raise _not_kept(refused.reason) from None
         self._node.flush_soon()
         first, plans, assigned = published
-        each: list[Outcome] = [plan.told or self._told(plan) for plan in plans]
+        each: list[Outcome] = [plan.told or self._answers.alone(plan) for plan in plans]
         for at, plan in enumerate(plans):
             if plan.unreached or at in assigned:
-                each[at] = self._outcome(plan, assigned.get(at, ()), kept=True)
+                each[at] = self._answers.of(plan, assigned.get(at, ()), kept=True)
         return Kept(Outcomes(self._mesh_id(first), each), ticket, call)
 
     async def kept(self, kept: Kept, timeout_s: float) -> None:
@@ -249,43 +246,10 @@ class Clients:
     def _mesh_id(self, seq: int) -> MeshId:
         return MeshId(self.key.region, self.key.node, self._machine.settings.epoch, seq)
 
-    def _told(self, plan: Plan) -> Outcome:
-        """The outcome of an event that follows this plan with no queue group, kept in it. Plans that lead to the same places share
-        one, so that who writes outcomes down sees at once that nothing changed."""
-        if len(self._tolds) > TOLDS:
-            self._tolds.clear()
-        told = self._outcome(plan, ())
-        plan.told = told = self._tolds.setdefault(told, told)
-        return told
-
     def _hand_over(self) -> None:
         deliveries = self._machine.take_deliveries()
         if deliveries:
             self.deliver(deliveries)
-
-    def _outcome(self, plan: Plan, assigned: Sequence[Assigned], *, kept: bool = False) -> Outcome:
-        """kept: at least once, whoever is out of reach is among those who get it, and the reason says why later."""
-        own = self.key.region
-        regions = plan.regions
-        local = len(plan.local) + len(plan.nodes)
-        if kept and plan.unreached:
-            regions = tuple(sorted({*regions, *(u.region for u in plan.unreached if not u.node)}))
-            local += sum(1 for u in plan.unreached if u.node)
-        groups: tuple[tuple[str, str], ...] = ()
-        if assigned:
-            groups = tuple((a.group, a.region) for a in assigned)
-            regions = tuple(sorted({*regions, *(a.region for a in assigned if a.region != own)}))
-            local += sum(1 for a in assigned if a.region == own)
-        reasons = tuple(
-            RegionReason(
-                u.region, u.reason.value, f"{u.detail}; kept here until it returns" if kept else u.detail
-            )
-            for u in plan.unreached
-        )
-        if not regions and not local and not reasons:
-            why = Drop.NO_MEMBERS.value if plan.groups else NotDelivered.NO_INTEREST.value
-            reasons = (RegionReason("", why, "nobody in the mesh subscribes to this topic"),)
-        return Outcome(regions, local, groups, reasons)
 
     # -- subscribing ---------------------------------------------------------------------------------------------
 
@@ -429,59 +393,7 @@ class Clients:
         """See Service."""
         self._check_draining()
         self._check_key(event.key)
-        try:
-            inbox = self._machine.request(event, timeout_s, trio.current_time())
-        except ValueError as error:
-            raise RefusedError("MESH-E030", str(error), status=503) from None
-        ended: list[Ended] = []
-        done = trio.Event()
-        self._requests[inbox] = (done, ended)
-        self._node.flush_soon()
-        self._node.after_call()
-        try:
-            await done.wait()
-        finally:
-            self._requests.pop(inbox, None)
-            self._machine.inboxes.abandon(inbox)
-        end = ended[0]
-        reasons = tuple(RegionReason(place, reason) for place, reason in end.reasons)
-        if end.event is None and end.problem == "no_responders" and not reasons:
-            reasons = (
-                RegionReason(
-                    "", NotDelivered.NO_INTEREST.value, "nobody in the mesh subscribes to this topic"
-                ),
-            )
-        return Answer(end.event, end.path, end.problem, reasons)
-
-    async def question(self, node: str, topic: str, timeout_s: float, data: bytes = b"") -> Event | None:
-        """Ask another node of the region; None when no answer came in time. Raises: RefusedError when too many wait."""
-        now = trio.current_time()
-        inboxes = self._machine.inboxes
-        if inboxes.full:
-            raise RefusedError("MESH-E030", "too many requests wait for a reply", status=503)
-        inbox = inboxes.open(timeout_s, now)
-        reply_to = ReplyTo(self.key.region, self.key.node, inbox)
-        ended: list[Ended] = []
-        done = trio.Event()
-        self._requests[inbox] = (done, ended)
-        inboxes.sent(inbox, {f"n/{node}"}, ())
-        try:
-            if self._machine.ask(self.key.region, node, topic, data, (str(reply_to), inbox), now) is not None:
-                return None
-            self._node.after_call()
-            await done.wait()
-        finally:
-            self._requests.pop(inbox, None)
-            inboxes.abandon(inbox)
-        return ended[0].event
-
-    def requests_ended(self, ended: Iterable[Ended]) -> None:
-        """Wake the requesters."""
-        for end in ended:
-            waiting = self._requests.get(end.inbox)
-            if waiting is not None:
-                waiting[1].append(end)
-                waiting[0].set()
+        return await self.requests.request(event, timeout_s)
 
     def reply(self, reply_to: str, correlation: str, event: NewEvent) -> Outcomes:
         """See Service."""

@@ -98,8 +98,7 @@ class CustodyViews:
 def under_way_of(session: LinkSession) -> tuple[int, int]:
     """(bytes, batches) in custody that a link was given and that are not stored at its other end. A record whose parts leave
     together is one batch."""
-    shares = [share for _, share in session.entrusted if not share.ended]
-    shares += [item.share for item in session.owed if item.share is not None]
+    shares = session.custody.owed()
     return sum([share.size for share in shares]), len(shares)
 
 

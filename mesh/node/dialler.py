@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
+from mesh.core.opening import Terms
 from mesh.core.roster import Wanted
-from mesh.core.session import Terms
 from mesh.model.errors import MeshError, close_code
 from mesh.model.ids import NodeKey
 from mesh.model.reasons import Close

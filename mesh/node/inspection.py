@@ -159,7 +159,7 @@ class Inspection:
         missing: list[MissingNode],
     ) -> None:
         try:
-            event = await self._node.clients.question(name, ASK + what.value, timeout_s, query)
+            event = await self._node.clients.requests.question(name, ASK + what.value, timeout_s, query)
         except RefusedError as error:
             missing.append(MissingNode(name, error.detail))
             return

@@ -142,7 +142,9 @@ class Letters:
         if node not in self._node.machine.control.membership.members():
             raise MeshError("MESH-A005", "node", f"no member {node!r}")
         try:
-            event = await self._node.clients.question(node, ACTS + act.value, timeout_s, _encode(list(lsns)))
+            event = await self._node.clients.requests.question(
+                node, ACTS + act.value, timeout_s, _encode(list(lsns))
+            )
         except RefusedError as error:
             raise MeshError("MESH-A019", node, error.detail) from None
         if event is None:

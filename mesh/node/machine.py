@@ -21,12 +21,14 @@ from mesh.core.custody.reissue import Reissue, Replay
 from mesh.core.custody.store import NoStore, Store, StoreRefusedError
 from mesh.core.custody.window import AckTerms
 from mesh.core.effects import CloseLink, Effect, Notify, Send
+from mesh.core.entrusted import Queued
 from mesh.core.forwarding import Forwarder
 from mesh.core.inboxes import Ended, ReplyTo
 from mesh.core.ingress import Published
 from mesh.core.interest import Destinations, InterestIndex
+from mesh.core.opening import Identity, Terms
 from mesh.core.plan import Links, Planner
-from mesh.core.session import Flow, Identity, LinkSession, Queued, SessionState, Terms
+from mesh.core.session import Flow, LinkSession, SessionState
 from mesh.core.subscriptions import SubscriptionIndex, Transition
 from mesh.model.dice import Dice
 from mesh.model.event import Delivery, Event, NewEvent

@@ -18,7 +18,7 @@ import trio
 
 from mesh.core.custody.store import Store
 from mesh.core.effects import CloseLink, Notify, Send
-from mesh.core.session import DAY_S, Terms
+from mesh.core.opening import DAY_S, Terms
 from mesh.model.dice import Dice
 from mesh.model.errors import MeshError, close_code
 from mesh.model.ids import NodeKey
@@ -296,7 +296,7 @@ class Node:
         if deliveries:
             self.clients.deliver(deliveries)
         if machine.inboxes.ended:
-            self.clients.requests_ended(machine.take_ended())
+            self.clients.requests.ended(machine.take_ended())
         questions = machine.take_questions()
         if questions:
             self.inspection.answer(questions)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from federation.core.routes import RouteSettings
 from mesh.core.membership import MembershipSettings
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.model.limits import Limits
 
 

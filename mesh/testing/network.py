@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.model.geo import one_way_ms
 from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits
@@ -191,7 +191,7 @@ class Network:
     def _arrive(self, sender: SimNode, connection: Connection, frame: wire.Frame) -> None:
         _, receiver, link, _ = connection.end(sender)
         drains = connection.drains and receiver.connections.get(link) is connection
-        if connection.dead and not isinstance(frame, wire.CloseLink) and not drains:
+        if connection.dead and not drains and not isinstance(frame, wire.CloseLink):
             return
         if self._through_codec:
             data = encode_data(frame.header, frame.body) if isinstance(frame, Data) else encode(frame)

@@ -293,8 +293,8 @@ def left_over(world: World, excused: frozenset[str] = frozenset()) -> Iterator[s
             if lane.under_way or lane.bytes or lane.events or (lane.waiting and part not in excused):
                 yield f"{node.key}: lane {part} has {lane.under_way} under way, {len(lane.waiting)} waiting"
         for session in node.machine.sessions.values():
-            if session.owed or session.entrusted:
-                yield f"{node.key}: link to {session.peer_key} owes {len(session.owed) + len(session.entrusted)}"
+            if session.custody:
+                yield f"{node.key}: link to {session.peer_key} owes {len(session.custody)}"
         if custody.arrival._unsaid:
             yield f"{node.key} has not acknowledged what came over links {sorted(custody.arrival._unsaid)}"
         if waiting := custody.spools.waiting():

@@ -15,8 +15,8 @@ from mesh.core.custody.window import AckTerms
 from mesh.core.effects import CloseLink, Effect, Notify, Send
 from mesh.core.groups import Assigned
 from mesh.core.inboxes import Ended, ReplyTo
+from mesh.core.opening import Terms
 from mesh.core.plan import Plan
-from mesh.core.session import Terms
 from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Delivery, Event, NewEvent
 from mesh.model.ids import NodeKey
 from mesh.model.reasons import Drop
@@ -161,7 +161,6 @@ class SimNode:
         self.machine = NodeMachine(settings, dice, self.now, store=self.store, rules=world.rules)
         self.generation += 1
         self._commit_armed = False
-        self._restore()
         self.machine.recover(int((WALL_S + world.now + self.skew_s) * 1e3), self.now)
         self.up = True
         self._armed = float("inf")
@@ -171,19 +170,12 @@ class SimNode:
         for session, terms in self.terms.items():
             self.machine.custody.consumers.open(session, terms)
         for (session, sid), (filter, group) in self.subscriptions.items():
-            self._subscribe(session, sid, filter, group)
+            self.machine.subscribe(session, sid, filter, group, self.now)
         for client in self.durable.values():
             client.number = 0
             self._connect_later(client)
         self.after()
         self._dial(self.generation)
-
-    def _restore(self) -> None:
-        """Durable clients are there again before anything else."""
-        machine = self.machine
-        for change in machine.custody.consumers.restore(self.now):
-            machine.control.interest_changed(*change, self.now)
-        machine.control.changed = True
 
     def crash(self, *, told: bool = True) -> None:
         """The process ends at once. told: kill -9, the others see FIN or RST; otherwise the power went."""
@@ -234,19 +226,13 @@ class SimNode:
     def subscribe(self, session: int, sid: int, filter: str, group: str = "") -> None:
         self.subscriptions[session, sid] = self.asked[session, sid] = (filter, group)
         if self.up:
-            self._subscribe(session, sid, filter, group)
+            self.machine.subscribe(session, sid, filter, group, self.now)
             self.after()
 
-    def _subscribe(self, session: int, sid: int, filter: str, group: str) -> None:
-        self.machine.subscribe(session, sid, filter, group, self.now)
-        self.machine.custody.consumers.subscribed(session, sid, filter, group, self.now)
-
     def unsubscribe(self, session: int, sid: int) -> None:
-        filter, group = self.subscriptions.pop((session, sid))
+        del self.subscriptions[session, sid]
         if self.up:
             self.machine.unsubscribe(session, sid, self.now)
-            held = (group, filter) if group else filter
-            self.machine.custody.consumers.unsubscribed(session, sid, held, self.now)
             self.after()
 
     def acknowledging(self, session: int, terms: AckTerms = TERMS) -> None:
@@ -275,12 +261,12 @@ class SimNode:
         """The client connects and says again what it subscribes to."""
         client.wants = True
         machine = self.machine
-        client.number = machine.custody.consumers.connect(client.name, client.terms, self.now).number
+        client.number = machine.connect_client(client.name, client.terms, self.now).number
         client.connection += 1
         held = machine.subscriptions.of_session(client.number)
         for sid, (filter, group) in client.subscriptions.items():
             if sid not in held:
-                self._subscribe(client.number, sid, filter, group)
+                machine.subscribe(client.number, sid, filter, group, self.now)
         self.after()
 
     def disconnect(self, client: DurableSim) -> None:

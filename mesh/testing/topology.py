@@ -13,7 +13,7 @@ from enum import StrEnum
 from itertools import combinations, pairwise
 from typing import Final, NamedTuple
 
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.model.ids import NodeKey
 from mesh.testing.world import SimNode, World
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from itertools import count
 
 from mesh.core.effects import Notify
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.model.event import Event
 from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from mesh.core.custody.store import Store
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.model.event import Delivery, Event
 from mesh.model.reasons import Close
 from mesh.net.memory import MemoryTransport, pair

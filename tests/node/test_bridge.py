@@ -8,7 +8,7 @@ import trio.testing
 from node.memory_mesh import MemoryMesh, memory_mesh, until
 
 from federation.bridge import DIRECTORY_S, LINKED_S, PATIENCE_S, BridgePlan, keep_bridges
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.node.directory import RegionDirectory
 from mesh.node.registrar import Registrar
 from mesh.node.runner import Node

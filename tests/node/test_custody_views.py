@@ -9,7 +9,7 @@ from node.memory_mesh import MemoryMesh, memory_mesh, until
 from node.test_views import documented
 from unit.core.custody.memory_store import MemoryStore
 
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.model.event import NewEvent
 from mesh.model.reasons import Close, Drop
 from mesh.node.inspect import CustodyReading, What

@@ -9,8 +9,8 @@ import trio
 import trio.testing
 from node.memory_mesh import memory_mesh, until
 
+from mesh.core.opening import Terms
 from mesh.core.roster import Wanted
-from mesh.core.session import Terms
 from mesh.model.errors import MeshError
 from mesh.model.reasons import Close
 from mesh.node.dialler import WAIT_FOR_SMALLER_S, Target

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from node.memory_mesh import MemoryMesh, memory_mesh, until
 
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.model.reasons import Right, Verdict
 from mesh.node.directory import LOOK_S, STALE_S
 from mesh.node.discovery import Discovery

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from node.memory_mesh import MemoryMesh, memory_mesh, until
 
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.model.errors import MeshError
 from mesh.model.reasons import Verdict
 from mesh.net.transport import LinkLost, Transport

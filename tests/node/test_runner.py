@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from node.memory_mesh import Box, memory_mesh, until
 
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.model.errors import MeshError
 from mesh.model.event import NewEvent
 from mesh.model.reasons import Close

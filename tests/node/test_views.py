@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from node.memory_mesh import Box, MemoryMesh, memory_mesh, until
 
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.model.event import NewEvent
 from mesh.model.reasons import Close
 from mesh.node import inspect

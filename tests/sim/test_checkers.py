@@ -61,12 +61,12 @@ def test_p2_without_the_feasibility_condition(monkeypatch: Patch) -> None:
 
 def test_p3_batches_that_are_sent_back_where_they_were(monkeypatch: Patch) -> None:
     def anywhere(
-        self: Planner, regions: Any, origin: str, flow: int, path: Any
+        self: Planner, regions: Any, origin: str, flow: int, path: Any, avoid: Any = ()
     ) -> tuple[list[Part], list[str]]:
         bridges = sorted(self.links.bridges)
         if path and bridges:
             return [Part(bridges[0], Leg.BRIDGE, tuple(regions))], []
-        return partition(self, regions, origin, flow, path)
+        return partition(self, regions, origin, flow, path, avoid)
 
     def without_asking(self: Forwarder, session: Any, header: Any, body: bytes, now: float) -> None:
         if header.leg is Leg.BRIDGE:

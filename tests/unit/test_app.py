@@ -15,7 +15,7 @@ import structlog
 from federation.core.route_settings import RouteSettings
 from mesh.app import configure_logging, run, settings_of
 from mesh.config import Config, load
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.model.errors import ERRORS, MeshError
 from mesh.model.ids import NodeKey
 from mesh.net.listener import Listener, open_listener

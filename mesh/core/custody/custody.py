@@ -113,6 +113,7 @@ class Custody:
             listeners=Listeners(
                 self.consumers, forwarder.deliverer, forwarder.region_plans, self.reassign, counters
             ),
+            spools=self.spools,
             letters=self.letters,
             matched=forwarder.matched,
             plan_of=plan_of,
@@ -391,9 +392,10 @@ class Custody:
             self.owed_receipts.settled(lsn, part)
 
     def dead_letter(
-        self, header: BatchHeader, event: Event, reason: Drop, part: str, attempts: int, now: float
+        self, lsn: int, header: BatchHeader, event: Event, reason: Drop, part: str, attempts: int, now: float
     ) -> None:
-        """See `dispatch.Owner`: an event that a consumer did not take."""
+        """See `dispatch.Owner`: an event that a consumer did not take. Whoever waits for a receipt is not told that it was delivered."""
+        self.owed_receipts.dead(lsn)
         self.letters.put(header, event, part, reason, attempts)
 
     # -- ends --------------------------------------------------------------------------------------------------------

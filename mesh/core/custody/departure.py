@@ -19,9 +19,10 @@ from mesh.core.counters import Counters
 from mesh.core.custody.lane import Lane
 from mesh.core.custody.record import NODE, REGION, Held, decode_head
 from mesh.core.custody.store import JournalDamaged, Store
+from mesh.core.entrusted import Consignment
 from mesh.core.hop import leaving
 from mesh.core.plan import Part, Planner
-from mesh.core.session import Consignment, LinkSession
+from mesh.core.session import LinkSession
 from mesh.model.dice import Dice
 from mesh.model.limits import Limits
 from mesh.model.reasons import Drop, Hold, Refuse
@@ -202,7 +203,7 @@ class Departure:
     ) -> None:
         """One batch, or halves of it where the peer takes less at once. What not even alone fits is a dead letter."""
         if session.fits(header.count, len(body)):
-            session.entrust(header, body, share, now)
+            session.custody.put(header, body, share, now)
             return
         try:
             events = decode_body(body, header.count)
@@ -216,6 +217,7 @@ class Departure:
             self._piece_ended(share, None, now)
             return
         share.pieces += 1
+        share.cut = True
         half = len(events) // 2
         for some in (events[:half], events[half:]):
             self._queue(session, replace(header, count=len(some)), encode_body(some), share, now)
@@ -224,8 +226,7 @@ class Departure:
 
     def told(self, session: LinkSession, now: float) -> None:
         """The other end of a link said what it has stored and what it refused."""
-        told, session.told = session.told, []
-        for share, refused in told:
+        for share, refused in session.custody.take_told():
             self._piece_ended(share, refused, now)
         self.release(now)
 
@@ -238,6 +239,10 @@ class Departure:
         if refused is not None:
             again = tuple(part for part in share.parts if part[2:] in refused[2])
             if again:
+                if share.pieces > 1:
+                    again = (
+                        share.parts
+                    )  # its other pieces are under way: nobody has said yet that it has all of it
                 taken = tuple(part for part in share.parts if part not in again)
                 self._came_back(share, now, refused[1], again)
                 self._settle(share, taken)
@@ -285,18 +290,15 @@ class Departure:
                 self._counters.refuse(why)
             if held is not None and part in held.open:
                 lane.back(share.lsn)
-                if share.at is not None and why in _MAYBE_PASSED and part not in held.sent:
+                passed = share.at is not None and (share.cut or why in _MAYBE_PASSED)
+                if passed and part not in held.sent:
                     held.sent = (*held.sent, part)
         self._changed = True
 
     def link_gone(self, session: LinkSession, now: float) -> None:
         """A link died and left the planner's tables: what it had not acknowledged goes another way, or waits."""
         self.told(session, now)
-        shares = [share for _, share in session.entrusted]
-        shares += [item.share for item in session.owed if item.share is not None]
-        session.entrusted.clear()
-        session.owed.clear()
-        for share in reversed(shares):
+        for share in reversed(session.custody.take_all()):
             if not share.ended:
                 self._came_back(share, now, "", share.parts)
         self.ways_changed(now)
@@ -471,21 +473,15 @@ class Departure:
         if self._expiring:
             due.append(self._expiring[0][0])
         for session in self._sessions.values():
-            if session.entrusted:
-                at = session.entrusted[0][1].at
-                assert at is not None
-                due.append(at + self._limits.custody_timeout_s)
+            sent = session.custody.sent_first()
+            if sent is not None:
+                due.append(sent + self._limits.custody_timeout_s)
         self._check_at = min(due) if due else None
 
     def handle_deadline(self, now: float) -> None:
         """Try again what was refused, end what expired, and give up on next hops that do not answer."""
         for session in list(self._sessions.values()):
-            while session.entrusted:
-                _, share = session.entrusted[0]
-                assert share.at is not None
-                if share.at + self._limits.custody_timeout_s > now:
-                    break
-                session.entrusted.popleft()
+            for share in session.custody.take_late(self._limits.custody_timeout_s, now):
                 if not share.ended:
                     self._came_back(share, now, Refuse.TIMEOUT, share.parts)
         self._end_expired(now)

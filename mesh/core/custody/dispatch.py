@@ -41,9 +41,9 @@ class Owner(Protocol):
         """Nothing of the record is owed to the part any more."""
 
     def dead_letter(
-        self, header: BatchHeader, event: Event, reason: Drop, part: str, attempts: int, now: float
+        self, lsn: int, header: BatchHeader, event: Event, reason: Drop, part: str, attempts: int, now: float
     ) -> None:
-        """The event could not be delivered to the part."""
+        """The event of this record could not be delivered to the part."""
 
     def hand_back(
         self, lsn: int, header: BatchHeader, events: Sequence[Event], group: str, filter: str, now: float
@@ -143,7 +143,8 @@ class Dispatch:
         else:
             header, events = taken.opened
             for index in taken.indexes:
-                self._owner.dead_letter(header, events[index], reason, backlog.part, taken.attempts, now)
+                event, lsn = events[index], taken.share.lsn
+                self._owner.dead_letter(lsn, header, event, reason, backlog.part, taken.attempts, now)
         self.done(taken.share, backlog.part, len(taken.indexes))
 
     def bury_one(self, handed: Handed, reason: Drop, now: float) -> None:

@@ -21,6 +21,7 @@ from mesh.core.custody.listeners import Listeners
 from mesh.core.custody.order import Gate, before
 from mesh.core.custody.receipts import Outgoing, ranges
 from mesh.core.custody.record import Head, Held, encode_head
+from mesh.core.custody.spools import Spools
 from mesh.core.custody.store import Store, StoreRefusedError
 from mesh.core.custody.wanted import Wanted
 from mesh.core.dedupe import Dedupe, Origin, Seen, Window
@@ -29,6 +30,7 @@ from mesh.core.plan import Plan
 from mesh.model.event import Event
 from mesh.model.limits import Limits
 from mesh.model.reasons import Drop
+from mesh.model.topic_rules import DEFAULT, TopicRule
 from mesh.wire.codec import encode_body
 from mesh.wire.frames import BatchHeader, Flag
 
@@ -47,6 +49,7 @@ class Keeping:
         store: Store,
         departure: Departure,
         listeners: Listeners,
+        spools: Spools,
         letters: DeadLetters,
         matched: Callable[[list[Event]], tuple[list[Event], list[Plan]]],
         plan_of: Callable[[str], Plan],
@@ -58,6 +61,7 @@ class Keeping:
         self._store = store
         self._departure = departure
         self._listeners = listeners
+        self._spools = spools
         self._letters = letters
         self._matched = matched
         self.plan_of = plan_of
@@ -74,15 +78,21 @@ class Keeping:
         now: float,
         *,
         deadline_ms: int = 0,
-        rule: str = "",
+        rule: TopicRule = DEFAULT,
     ) -> int:
-        """Store a batch for destinations elsewhere and send it on. Returns its number. Raises: StoreRefusedError, nothing happened."""
-        head = encode_head(Head(header, deadline_ms, rule))
+        """Store a batch for destinations elsewhere and send it on. Returns its number. Raises: StoreRefusedError, nothing happened.
+
+        rule: whose spool it waits in."""
+        head = encode_head(Head(header, deadline_ms, rule.filter))
         lsn = self._store.append(outward, head, body)
         left_ms = deadline_ms or header.remaining_ms
         expires_at = now + (left_ms / 1e3 if left_ms else self._limits.spool_age_s)
         ends_as = Drop.EXPIRED if left_ms else Drop.SPOOL_AGE
-        held = Held(lsn, len(body), header.count, outward, expires_at, rule, since=now, ends_as=ends_as)
+        held = Held(
+            lsn, len(body), header.count, outward, expires_at, rule.filter, since=now, ends_as=ends_as
+        )
+        if rule.spool_bytes:
+            self._spools.add(rule, lsn, len(body))
         self._departure.keep(held, header, body, now)
         return lsn
 
@@ -95,7 +105,6 @@ class Keeping:
         *,
         fresh: bool = False,
         matched: bool = False,
-        rule: str = "",
     ) -> int:
         """Events for whoever listens here: each one once, in time. Returns the number of their record, 0 when none was needed.
 
@@ -116,7 +125,7 @@ class Keeping:
         lsn = 0
         try:
             if kept:
-                lsn = self._hand_over(header, kept, body, window, now, rule)
+                lsn = self._hand_over(header, kept, body, window, now)
         except StoreRefusedError:
             if window is not None:
                 for event in seen:
@@ -136,7 +145,6 @@ class Keeping:
         body: bytes,
         window: Window | None,
         now: float,
-        rule: str,
     ) -> int:
         """Store and deliver, but for events of ordered topics that have to wait for another: those are only stored."""
         early: list[Event] = []
@@ -144,12 +152,12 @@ class Keeping:
             early = self._early(header, events, window)
         if early:
             events = [event for event in events if event not in early]
-        lsn = self._store_here(header, events, body, now, rule) if events else 0
+        lsn = self._store_here(header, events, body, now) if events else 0
         for event in early:
             assert window is not None
             alone = replace(header, count=1)
             wanted = self._listeners.sort(alone, [event])
-            record = self._append(alone, [event], encode_body([event]), wanted, rule)
+            record = self._append(alone, [event], encode_body([event]), wanted)
             self.gate.hold(header, event, window, (record, alone, event, wanted), now)
             lsn = max(lsn, record)
         if len(self.gate):
@@ -180,21 +188,17 @@ class Keeping:
         for event in events:
             window.see(event.seq)
 
-    def _store_here(
-        self, header: BatchHeader, events: list[Event], body: bytes, now: float, rule: str
-    ) -> int:
+    def _store_here(self, header: BatchHeader, events: list[Event], body: bytes, now: float) -> int:
         wanted = self._listeners.sort(header, events)
         if len(events) != header.count:
             header = replace(header, count=len(events))
             body = encode_body(events) if wanted.parts else b""
-        lsn = self._append(header, events, body, wanted, rule)
+        lsn = self._append(header, events, body, wanted)
         return max(lsn, self._listeners.add(lsn, header, events, wanted, now))
 
-    def _append(
-        self, header: BatchHeader, events: list[Event], body: bytes, wanted: Wanted, rule: str
-    ) -> int:
+    def _append(self, header: BatchHeader, events: list[Event], body: bytes, wanted: Wanted) -> int:
         parts = tuple(wanted.parts)
-        lsn = self._store.append(parts, encode_head(Head(header, 0, rule)), body) if parts else 0
+        lsn = self._store.append(parts, encode_head(Head(header)), body) if parts else 0
         if header.flags & Flag.RECEIPT_DELIVERED:
             away = self._listeners.away(parts)
             self._receipts.node_has(header, ranges([event.seq for event in events]), lsn, parts, away)

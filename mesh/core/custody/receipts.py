@@ -4,7 +4,7 @@ Decides when a call is acknowledged, from receipts that travel back to the origi
 who gets an event: the entry bridge of a region says which of its nodes do, and each of those says when its sessions have.
 Invariant: a call is acknowledged only after everybody who was to get its events has said so; a receipt that comes before the one
 that announces it is remembered.
-Bounds: `limits.pending_receipts` calls wait at once.
+Bounds: whoever waits has a connection, so `limits.client_connections` bounds the calls; each ends by its time-out.
 Source: design page "Routing", Delivery (publisher acknowledgement levels).
 """
 

@@ -64,11 +64,11 @@ class Seen:
         self._at = now + NOTE_S
         windows = self._dedupe.windows()
         moved = [origin for origin, window in windows.items() if self._noted.get(origin) != window.marks]
+        self._dedupe.marked = len(moved) > AT_ONCE
         for origin in moved[:AT_ONCE]:
             window = windows[origin]
             self._noted[origin] = window.marks
             self._write(origin, _encode((origin, window.highest, compress(bytes(window.bits), 1))))
-        self._dedupe.marked = len(moved) > AT_ONCE
         for origin in [origin for origin in self._noted if origin not in windows]:
             del self._noted[origin]
             self._write(origin, None)
@@ -77,4 +77,5 @@ class Seen:
         try:
             self._store.note(NOTE + "/".join(map(str, origin)), value)
         except StoreRefusedError:
-            self._noted.pop(origin, None)  # as if it had not been noted: the next one tries again
+            self._noted.pop(origin, None)
+            self._dedupe.marked = True  # as if it had not been noted: the next one tries again

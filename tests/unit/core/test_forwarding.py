@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from unit.core.bridged_worlds import RING, build, copies, members
 
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.model.event import Event, NewEvent
 from mesh.model.reasons import Drop
 from mesh.testing.world import World

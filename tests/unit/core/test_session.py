@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from mesh.core.effects import CloseLink, Send
-from mesh.core.session import Identity, LinkSession, SessionState, Terms
+from mesh.core.opening import Identity, Terms
+from mesh.core.session import LinkSession, SessionState
 from mesh.model.limits import Limits
 from mesh.model.reasons import Close
 from mesh.wire.frames import PROTOCOL, Ack, BatchHeader, Heard, Hello, Leg, LinkKind, Open

@@ -7,7 +7,7 @@ import random
 import pytest
 from unit.node.wired_machines import Net, Wired, tight
 
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.model.reasons import Close
 
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from unit.node.wired_machines import Net, Wired, hear, linked
 
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.core.tables import TableSet
 from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits

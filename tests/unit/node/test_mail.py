@@ -8,7 +8,7 @@ import pytest
 from unit.node.wired_machines import linked
 
 from mesh.core.inboxes import ReplyTo
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, NewEvent
 from mesh.model.reasons import Drop
 from mesh.testing.world import SimNode, World

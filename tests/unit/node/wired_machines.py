@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from mesh.core.effects import CloseLink, Notify, Send
-from mesh.core.session import LinkSession, Terms
+from mesh.core.opening import Terms
+from mesh.core.session import LinkSession
 from mesh.model.limits import Limits
 from mesh.model.reasons import Close
 from mesh.node.machine import NodeMachine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.testing.network import HELD_FRAMES, RTO_S, SEGMENT_BYTES, Chaos, Connection
 from mesh.testing.world import SimNode, World
 from mesh.wire import frames as wire

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.core.session import Terms
+from mesh.core.opening import Terms
 from mesh.testing.oracle import Oracle, topics_of
 from mesh.testing.world import SimNode, World
 

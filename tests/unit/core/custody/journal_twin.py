@@ -120,7 +120,7 @@ class Desk:
         self.twin.settle(lsn, part)
 
     def dead_letter(
-        self, header: BatchHeader, event: Event, reason: Drop, part: str, attempts: int, now: float
+        self, lsn: int, header: BatchHeader, event: Event, reason: Drop, part: str, attempts: int, now: float
     ) -> None:
         id = (header.region, header.node, header.epoch, event.seq)
         self.dead.append((id, reason, part, attempts))

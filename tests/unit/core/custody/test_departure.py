@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 from unit.core.custody.test_custody import LINE, build
 
 from mesh.core.custody.dead_letters import FRESH
 from mesh.core.custody.departure import EXPIRED_AT_ONCE
 from mesh.model.event import NewEvent
-from mesh.model.reasons import Drop, Hold, Refuse
+from mesh.model.reasons import Close, Drop, Hold, Refuse
+from mesh.testing.world import SimNode, World
+from mesh.wire.frames import CustodyAck, Flag
 
 
 @pytest.mark.parametrize("per_record", [1, 100])
@@ -79,3 +82,69 @@ def test_what_waits_without_a_deadline_of_its_own_dies_of_its_age() -> None:
     assert letter.died_ms - letter.seen_ms == pytest.approx(
         machine.settings.limits.spool_age_s * 1e3 + 1e3, abs=2
     )
+
+
+def cut_in_two() -> tuple[World, dict[str, SimNode], int, list[int]]:
+    """a-1 owes two events to the regions b and c, and sent them in two batches, because b-1 takes one event at a time. Returns its link
+    and the numbers of the batches."""
+    world, nodes = build(LINE[:2])
+    for name in ("b-1", "c-1"):
+        nodes[name].subscribe(1, 1, "orders/#")
+    world.run(2.0)
+    machine, now = nodes["a-1"].machine, nodes["a-1"].now
+    [link] = machine.links.bridges
+    session = machine.sessions[link]
+    assert session.peer is not None
+    session.peer = replace(session.peer, credit_events=1)
+    machine.publish_kept([NewEvent("orders/x", "", 0, None, b"x")] * 2, now)
+    batches = []
+    while (item := machine.pull(link, now)) is not None:
+        assert (item.header.regions, item.header.count) == (("b", "c"), 1)
+        batches.append(item.header.batch)
+    assert len(batches) == 2
+    return world, nodes, link, batches
+
+
+def test_half_a_record_refused_for_one_region_settles_nothing_of_the_other_half() -> None:
+    _, nodes, link, (first, second) = cut_in_two()
+    machine, now = nodes["a-1"].machine, nodes["a-1"].now
+    machine.receive(link, [CustodyAck(first, ((first, "starting", ("b",)),))], now)
+    machine.link_lost(link, Close.LINK_LOST, "", now)
+    [held] = machine.custody.departure.held.values()
+    assert held.open == ("r/b", "r/c"), "nobody said that c's second event is stored"
+    assert held.sent == ("r/b", "r/c"), "what is sent again may have come before"
+    assert second == first + 1
+
+
+def test_the_last_half_refused_for_one_region_settles_the_other_region() -> None:
+    _, nodes, link, (first, second) = cut_in_two()
+    machine, now = nodes["a-1"].machine, nodes["a-1"].now
+    machine.receive(link, [CustodyAck(second, ((second, "starting", ("b",)),))], now)
+    [held] = machine.custody.departure.held.values()
+    assert (held.open, held.lsn) == (("r/b",), 1)
+    assert first < second
+
+
+def test_a_next_hop_that_says_nothing_is_given_up_and_what_it_had_says_that_it_may_repeat() -> None:
+    world, nodes = build(LINE[:1])
+    nodes["b-1"].subscribe(1, 1, "orders/#")
+    world.run(2.0)
+    machine, now = nodes["a-1"].machine, nodes["a-1"].now
+    [link] = machine.links.bridges
+    machine.publish_kept([NewEvent("orders/x", "", 0, None, b"x")], now)
+    first = machine.pull(link, now)
+    assert first is not None
+    assert first.header.flags == Flag.CUSTODY
+    later = now + machine.settings.limits.custody_timeout_s
+    machine.custody.handle_deadline(later - 0.01)
+    assert machine.pull(link, later) is None
+    machine.custody.handle_deadline(later)
+    again = machine.pull(link, later)
+    assert again is not None
+    assert again.header.flags == Flag.CUSTODY | Flag.REDELIVERED
+    machine.receive(link, [CustodyAck(first.header.batch, ())], later)
+    assert 1 in machine.custody.departure.held, (
+        "the first one was given up: what is said of it now means nothing"
+    )
+    machine.receive(link, [CustodyAck(again.header.batch, ())], later)
+    assert machine.custody.departure.held == {}

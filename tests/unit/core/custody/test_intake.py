@@ -41,7 +41,6 @@ def records(node: SimNode) -> list[tuple[tuple[str, ...], list[int]]]:
 def taken(node: SimNode, new: list[NewEvent]) -> tuple[Published, int | None]:
     """Publish and flush. Returns what became of them, and the last record."""
     published, ticket, _ = node.machine.custody.publish(new, node.now)
-    assert ticket.lsn is None
     node.machine.flush(node.now)
     return published, ticket.lsn
 
@@ -180,3 +179,106 @@ def test_events_with_a_group_go_to_one_member_and_are_apart_from_those_without(
     assert (chosen.group, chosen.region) == ("workers", "b")
     assert decode_head(node.store.read(2)[0]).header.groups == (("workers", "orders/jobs", "b"),)
     assert decode_head(node.store.read(1)[0]).header.groups == ()
+
+
+def test_events_of_two_rules_that_go_the_same_way_wait_each_in_its_own_spool(
+    mesh: tuple[World, SimNode, SimNode],
+) -> None:
+    _, node, _ = mesh
+    intake = node.machine.custody.intake
+    intake._rules = TopicRules([TopicRule("orders/a", spool_bytes=1_000), TopicRule("orders/b")])
+    taken(node, events("orders/a", "orders/b", "orders/a"))
+    rules = [decode_head(node.store.read(lsn)[0]).rule for lsn in (1, 2)]
+    assert (rules, [seqs for _, seqs in records(node)]) == (["orders/a", "orders/b"], [[1, 3], [2]])
+    assert list(node.machine.custody.spools.waiting()) == ["orders/a"]
+
+
+def test_what_a_call_needs_of_one_rule_is_summed_up_over_all_its_ways(
+    mesh: tuple[World, SimNode, SimNode],
+) -> None:
+    world, node, far = mesh
+    far.crash()
+    world.run(10.0)
+    intake = node.machine.custody.intake
+    oldest_go = TopicRule("orders/old", spool_bytes=60, spool_policy=SpoolPolicy.DROP_OLDEST)
+    intake._rules = TopicRules([oldest_go, TopicRule("orders/+", spool_bytes=60)])
+    taken(node, events(*["orders/old"] * 5))
+    taken(node, events(*["orders/a"] * 5))
+    kept = records(node)
+    with pytest.raises(StoreRefusedError) as refused:  # two ways of one rule, either of which has room alone
+        intake.publish(
+            [*events(*["orders/old"] * 5), *events("orders/a"), *events("orders/a", ttl_ms=700)], 0, node.now
+        )
+    assert refused.value.reason is Refuse.SPOOL_FULL
+    assert records(node) == kept, "and nothing of another rule had to go for a call that is refused"
+
+
+def test_a_full_spool_does_not_keep_events_from_who_subscribes_here(
+    mesh: tuple[World, SimNode, SimNode],
+) -> None:
+    world, node, far = mesh
+    node.subscribe(1, 1, "here/#")
+    far.crash()
+    world.run(10.0)
+    intake = node.machine.custody.intake
+    intake._rules = TopicRules([TopicRule("#", spool_bytes=10)])
+    taken(node, events("orders/a"))
+    with pytest.raises(StoreRefusedError):
+        taken(node, events("orders/a"))
+    published, _ = taken(node, events("here/x"))
+    assert published.first_seq == 2
+
+
+def test_a_call_that_is_refused_is_nobodys_predecessor(mesh: tuple[World, SimNode, SimNode]) -> None:
+    _, node, _ = mesh
+    intake = node.machine.custody.intake
+    intake._rules = TopicRules([TopicRule("orders/+", ordered=True, spool_bytes=60)])
+    taken(node, events("orders/a", key="k"))
+    with pytest.raises(StoreRefusedError):
+        taken(node, events(*["orders/a"] * 20, key="k"))
+    # Two deadlines are two ways: each event comes after the one of its key that was published just before, whatever way that went.
+    intake.publish(
+        [
+            *events("orders/a", key="k"),
+            *events("orders/a", key="k", ttl_ms=700),
+            *events("orders/a", key="k"),
+        ],
+        0,
+        node.now,
+    )
+    node.machine.flush(node.now)
+    said = {}
+    for entry in node.store.outstanding():
+        packed, body = node.store.read(entry.lsn)
+        for one in decode_body(body, decode_head(packed).header.count):
+            assert one.extra is not None
+            said[one.seq] = [word.partition("@")[0] for word in one.extra[2].split()]
+    assert said == {1: [], 2: ["a=1", "b=1"], 3: ["a=2", "b=2"], 4: ["a=3", "b=3"]}
+
+
+def test_a_call_whose_second_record_would_find_no_room_is_refused_before_the_first(
+    mesh: tuple[World, SimNode, SimNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, node, _ = mesh
+    node.subscribe(1, 1, "orders/a")  # so that it goes to b and to somebody here
+    room = 1_700  # for one record of an event, not for two
+    monkeypatch.setattr(node.store, "refusal", lambda size_bytes: Refuse.FULL if size_bytes > room else None)
+    with pytest.raises(StoreRefusedError) as refused:
+        node.machine.custody.publish(events("orders/a"), node.now)
+    assert refused.value.reason is Refuse.FULL
+    assert (records(node), node.machine.counters.published) == ([], 0)
+    published, _, _ = node.machine.custody.publish(events("orders/b"), node.now)
+    assert published.first_seq == 1
+
+
+def test_a_full_batch_of_small_events_fits_an_empty_journal(mesh: tuple[World, SimNode, SimNode]) -> None:
+    """It is refused for what it takes, not for what so many events could take."""
+    _, node, _ = mesh
+    limits = node.machine.settings.limits
+    asked: list[int] = []
+    real = node.store.refusal
+    node.store.refusal = lambda size_bytes: asked.append(size_bytes) or real(size_bytes)  # type: ignore[method-assign]
+    taken(node, events(*["orders/a"] * limits.batch_request_events))
+    entries = list(node.store.outstanding())
+    assert sum(len(seqs) for _, seqs in records(node)) == limits.batch_request_events
+    assert sum(entry.head_bytes + entry.body_bytes for entry in entries) <= max(asked) < limits.journal_pending_bytes
