@@ -15,6 +15,7 @@ import msgspec
 from mesh.core.custody.store import Store, StoreRefusedError
 from mesh.node.control import ControlPlane
 from mesh.node.remembered import RememberedInterest
+from mesh.wire.frames import MemberState
 
 NOTE: Final = "known"
 INFORM_S: Final = 5.0
@@ -56,12 +57,21 @@ class Informed:
             if not self._regions and not self._members:
                 return False
             world = {owner.partition("/")[0] for owner in self._control.world.owners()}
-            if self._regions - world or any(
-                self._control.tables.position(node) is None for node in self._members
-            ):
+            if self._regions - world or not self.hears_members(now):
                 return False
         self._done = True
         return True
+
+    def hears_members(self, now: float) -> bool:
+        """Whether every member known last time has said what it wants, or is known to be gone."""
+        return self._done or now >= self._until or all(map(self._hears, self._members))
+
+    def _hears(self, node: str) -> bool:
+        control = self._control
+        view = control.membership.members().get(node)
+        if view is not None and view.state in (MemberState.DEAD, MemberState.LEFT):
+            return True
+        return node in control.live_members() and control.tables.position(node) is not None
 
     def remember(self, now: float) -> float:
         """Note who is known and what they want, for the next start: at most once a second, and only once informed. Called after every

@@ -190,9 +190,9 @@ class Network:
 
     def _arrive(self, sender: SimNode, connection: Connection, frame: wire.Frame) -> None:
         _, receiver, link, _ = connection.end(sender)
-        if connection.dead and not isinstance(frame, wire.CloseLink):
-            if not connection.drains or receiver.connections.get(link) is not connection:
-                return
+        arrives = connection.drains and receiver.connections.get(link) is connection
+        if connection.dead and not arrives and not isinstance(frame, wire.CloseLink):
+            return
         if self._through_codec:
             data = encode_data(frame.header, frame.body) if isinstance(frame, Data) else encode(frame)
             [frame] = FrameReader(self.limits.frame_bytes).feed(data)
