@@ -113,6 +113,7 @@ class NodeMachine:
         self.informed = Informed(self.custody.store, self.control, now, alone=settings.alone)
         self.custody.arrival.informed = self.custody.intake.informed = self.informed
         self.control.hears_members = self.informed.hears_members
+        self.custody.is_live = lambda node: node in self.control.live_members()
         self.mail = Mail(self.key, self.forwarder, settings.limits, self.counters)
         self.inboxes = self.mail.inboxes
         self.admission = Admission(settings, self.sessions, self.links, self.control.membership)

@@ -350,6 +350,7 @@ def repeat(receiver: SimNode, connection: Connection, link: int, header: BatchHe
         if header.flags & Flag.CUSTODY:  # who keeps a batch and sends it again says so
             again = msgspec.structs.replace(header, flags=header.flags | Flag.REDELIVERED)
             receiver.machine.custody.receive(session, again, body, receiver.now)
+            receiver.machine.custody.acknowledge()
         else:
             receiver.machine.forwarder.receive(session, header, body, receiver.now)
         receiver.after()

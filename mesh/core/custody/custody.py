@@ -9,8 +9,9 @@ Source: design page "Routing", Delivery; decision 0016.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -24,7 +25,8 @@ from mesh.core.custody.keeping import Keeping
 from mesh.core.custody.listeners import Listeners
 from mesh.core.custody.record import NODE, OUTWARD, REGION, Held, decode_head
 from mesh.core.custody.spools import Spools
-from mesh.core.custody.store import Entry, JournalDamaged, Store
+from mesh.core.custody.store import Entry, JournalDamaged, Store, StoreRefusedError
+from mesh.core.custody.stranded import Stranded
 from mesh.core.forwarding import Forwarder
 from mesh.core.groups import far_region, member_node
 from mesh.core.hop import mesh_id_of
@@ -37,6 +39,9 @@ from mesh.model.reasons import Drop
 from mesh.model.topic_rules import TopicRules
 from mesh.wire.codec import decode_body, encode_body
 from mesh.wire.frames import BatchHeader, Flag, Leg
+
+RETRY_S: Final = 1.0
+"""Shares of groups that the store would not take for another place are tried again after so long."""
 
 
 class Custody:
@@ -63,6 +68,11 @@ class Custody:
         self.counters = counters
         region, node = forwarder.region, forwarder.node
         planner, sessions = forwarder.planner, forwarder.sessions
+        self._gone: set[str] = set()
+        """Members that went and are not back: what was under way to them comes back later than the news."""
+        self.is_live: Callable[[str], bool] = lambda node: False
+        """Whether a member is back."""
+        self._retry_at: float | None = None
         self.letters = DeadLetters(store, limits, counters)
         self.spools = Spools(self._end_record)
         self.departure = Departure(
@@ -112,8 +122,18 @@ class Custody:
             limits=limits,
             counters=counters,
         )
+        self.stranded = Stranded(
+            departure=self.departure,
+            planner=planner,
+            again=self.reassign,
+            here=lambda header, events, body, now: self.keeping.deliver(
+                header, events, body, now, fresh=True
+            ),
+            decoded=lambda header, body: forwarder.decoded(header, body)[0],
+        )
         self.intake = Intake(
             forwarder.ingress,
+            stranded=self.stranded,
             store=store,
             keeping=self.keeping,
             spools=self.spools,
@@ -163,6 +183,8 @@ class Custody:
         if rule.spool_bytes:
             self.spools.add(rule, lsn, size)
         self.departure.recover(held)
+        if len(parts) == 1:
+            self.stranded.add(lsn, parts[0], head.header)
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -186,13 +208,27 @@ class Custody:
         """A link ended and is out of the planner's tables."""
         self.arrival.link_gone(session.link)
         self.departure.link_gone(session, now)
+        self._assign_again(now)
 
     def ways_changed(self, now: float) -> None:
         """Routes, links, members or interest changed."""
         self.departure.ways_changed(now)
+        self._assign_again(now)
+
+    def _assign_again(self, now: float) -> None:
+        """Shares of groups that have to go elsewhere."""
+        self._retry_at = None
+        if self.stranded.look(now):
+            self._retry_at = now + RETRY_S
+        for node in list(self._gone):
+            if self.is_live(node):
+                self._gone.discard(node)
+            else:
+                self.member_gone(node, now)
 
     def member_gone(self, node: str, now: float) -> None:
         """A member is dead or has left: what waits for it goes to other members of its groups, or is over with its sessions."""
+        self._gone.add(node)
         lane = self.departure.lanes.get(NODE + node)
         if lane is None:
             return
@@ -206,9 +242,13 @@ class Custody:
         bit = planner.destinations.find(NODE + node)
         if any(planner.interest.match(event.topic).mask & bit for event in events):
             return False  # interest that outlives its node: durable clients, who come back with it
-        for event in events:
-            for group, filter, _ in header.groups:
-                self.reassign(header, event, group, filter, now)
+        try:
+            for event in events:
+                for group, filter, _ in header.groups:
+                    self.reassign(header, event, group, filter, now)
+        except StoreRefusedError:
+            self._retry_at = now + RETRY_S  # what is elsewhere already may come twice, and says so
+            return False
         if not header.groups:
             self.counters.drop(Drop.MEMBER_GONE, len(events))
         return True
@@ -252,8 +292,11 @@ class Custody:
         near = planner.near_members(group, filter, (node,))
         if not near and not planner.far_members(group, filter, (*header.tried, region)):
             return False
-        for event in events:
-            self.reassign(header, event, group, filter, now)
+        try:
+            for event in events:
+                self.reassign(header, event, group, filter, now)
+        except StoreRefusedError:
+            return False
         return True
 
     def settle(self, lsn: int, part: str) -> None:
@@ -280,11 +323,14 @@ class Custody:
     # -- time --------------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        return self.departure.next_deadline()
+        at = self.departure.next_deadline()
+        return at if self._retry_at is None else min(at or self._retry_at, self._retry_at)
 
     def handle_deadline(self, now: float) -> None:
         """Do what is due."""
         self.departure.handle_deadline(now)
+        if self._retry_at is not None and now >= self._retry_at:
+            self._assign_again(now)
 
 
 def unpack(head: bytes, body: bytes) -> tuple[BatchHeader, list[Event]]:

@@ -20,6 +20,7 @@ from mesh.core.custody.keeping import Keeping
 from mesh.core.custody.record import NODE, REGION
 from mesh.core.custody.spools import Spools
 from mesh.core.custody.store import Store, StoreRefusedError
+from mesh.core.custody.stranded import Stranded
 from mesh.core.groups import Assigned, assign
 from mesh.core.ingress import Ingress, Published
 from mesh.core.plan import FLOWS, Plan, PlanMemory, Planner
@@ -27,17 +28,19 @@ from mesh.model.event import Event, NewEvent
 from mesh.model.reasons import Drop, Refuse
 from mesh.model.topic_rules import TopicRule, TopicRules
 from mesh.wire.codec import encode_body
-from mesh.wire.frames import Leg
+from mesh.wire.frames import Flag, Leg
 
 _new = tuple.__new__
 
 
 class Way(NamedTuple):
-    """What the events of one record have in common. parts: outward. here: somebody listens at this node."""
+    """What the events of one record have in common. parts: outward. here: somebody listens at this node. stranded: shares
+    of groups without a member in reach, each kept for one that may come back."""
 
     parts: tuple[str, ...]
     here: bool
     assigned: tuple[Assigned, ...]
+    stranded: tuple[Assigned, ...]
     ttl_ms: int
     flow: int
     rule: TopicRule
@@ -53,6 +56,7 @@ class Intake:
         *,
         store: Store,
         keeping: Keeping,
+        stranded: Stranded,
         spools: Spools,
         letters: DeadLetters,
         planner: Planner,
@@ -64,6 +68,7 @@ class Intake:
         self._ingress = ingress
         self._store = store
         self._keeping = keeping
+        self._stranded = stranded
         self._spools = spools
         self._letters = letters
         self._planner = planner
@@ -119,14 +124,14 @@ class Intake:
                 ttl_ms = max(1, round(rule.deadline_s * 1e3))
             event = _new(Event, (first + at, topic, key, ttl_ms, None, attributes, data))
             if plan.groups or (key and plan.split):
-                assigned = self._assign(event, plan, unserved) if plan.groups else ()
-                published.assigned[at] = assigned
+                assigned, stranded = self._assign(event, plan, unserved) if plan.groups else ((), ())
+                published.assigned[at] = (*assigned, *stranded)
                 flow = crc32(key.encode()) % FLOWS if key and plan.split else 0
-                way = _way(plan, assigned, ttl_ms, flow, rule)
+                way = _way(plan, assigned, stranded, ttl_ms, flow, rule)
             else:
                 known = base.get((id(plan), ttl_ms))
                 if known is None:
-                    known = base[id(plan), ttl_ms] = _way(plan, (), ttl_ms, 0, rule)
+                    known = base[id(plan), ttl_ms] = _way(plan, (), (), ttl_ms, 0, rule)
                 way = known
             some = ways.get(way)
             if some is None:
@@ -158,6 +163,17 @@ class Intake:
             if way.rule.spool_bytes:
                 self._spools.add(way.rule, lsn, len(body))
         local = replace(base, leg=Leg.LOCAL, regions=(region,))
+        for a in way.stranded:
+            group_only = replace(
+                local if a.node else base,
+                flags=flags | Flag.GROUP_ONLY,
+                regions=(a.region,),
+                groups=((a.group, a.filter, a.region),),
+            )
+            part = NODE + a.node if a.node else REGION + a.region
+            kept = self._keeping.keep(group_only, body, (part,), now, deadline_ms=way.ttl_ms)
+            self._stranded.add(kept, part, group_only)
+            lsn = max(lsn, kept)
         for name, groups_of in near.items():
             if name == node:
                 continue
@@ -169,28 +185,38 @@ class Intake:
             lsn = max(lsn, self._keeping.deliver(header, events, body, now, fresh=True))
         return lsn
 
-    def _assign(self, event: Event, plan: Plan, unserved: list[tuple[Event, str]]) -> tuple[Assigned, ...]:
-        """Choose who serves each group that matches. A group whose members are all out of reach keeps its event for the first region
-        that has some; without any it is a dead letter."""
+    def _assign(
+        self, event: Event, plan: Plan, unserved: list[tuple[Event, str]]
+    ) -> tuple[tuple[Assigned, ...], tuple[Assigned, ...]]:
+        """Choose who serves each group that matches: (in reach, out of reach). A group without any member has a dead letter."""
         planner, ingress = self._planner, self._ingress
         mesh_id = f"{ingress.region}/{ingress.node}/{ingress.epoch}/{event.seq}"
         chosen: list[Assigned] = []
+        stranded: list[Assigned] = []
         for group, filter in plan.groups:
             near = {name: self._has_credit(name) for name in planner.near_members(group, filter)}
             found = assign(mesh_id, group, filter, ingress.region, near, planner.far_members(group, filter))
-            if found is None:
-                found = planner.member_out_of_reach(group, filter)
-            if found is None:
-                unserved.append((event, f"g/{group}/{filter}"))
-            else:
+            away = planner.member_out_of_reach(group, filter) if found is None else None
+            if found is not None:
                 chosen.append(found)
-        return tuple(chosen)
+            elif away is not None:
+                stranded.append(away)
+            else:
+                unserved.append((event, f"g/{group}/{filter}"))
+        return tuple(chosen), tuple(stranded)
 
 
-def _way(plan: Plan, assigned: tuple[Assigned, ...], ttl_ms: int, flow: int, rule: TopicRule) -> Way:
+def _way(
+    plan: Plan,
+    assigned: tuple[Assigned, ...],
+    stranded: tuple[Assigned, ...],
+    ttl_ms: int,
+    flow: int,
+    rule: TopicRule,
+) -> Way:
     parts = plan.kept
     if parts is None:
         names = [*(REGION + name for name in plan.regions), *(NODE + name for name in plan.nodes)]
         names += [NODE + away.node if away.node else REGION + away.region for away in plan.unreached]
         parts = plan.kept = tuple(names)
-    return Way(parts, bool(plan.local), assigned, ttl_ms, flow, rule)
+    return Way(parts, bool(plan.local), assigned, stranded, ttl_ms, flow, rule)
