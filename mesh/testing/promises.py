@@ -20,7 +20,7 @@ from mesh.model.ids import NodeKey
 from mesh.model.topic import matches
 from mesh.testing.monitor import Violation
 from mesh.testing.oracle import Oracle
-from mesh.testing.sim_node import Delivered
+from mesh.testing.sim_client import Delivered
 from mesh.testing.world import MeshId, SimNode, World
 from mesh.wire.codec import decode_body
 from mesh.wire.frames import BatchHeader, Flag, Leg
