@@ -92,6 +92,8 @@ class TableSet(Holdings):
         super().__init__(scope, None if owner is None else History(owner, epoch))
         if self._own is not None and scope is Scope.REGION:
             self._begin(self._own)
+        self.ends_earlier = True
+        """Whether the own table, still unwritten, may end what others hold of an earlier epoch."""
         self._told = -1
         self._per_owner = limits.remote_filters
         self._total = limits.remote_filters * (REGION_FACTOR if scope is Scope.REGION else 1)
@@ -226,7 +228,7 @@ class TableSet(Holdings):
         assert self._own is not None
         version = Version(delta.epoch, delta.upto)
         if version <= self._own.version:
-            if version.epoch < self._own.epoch and delta.owner not in self._tables:
+            if version.epoch < self._own.epoch and delta.owner not in self._tables and self.ends_earlier:
                 self._begin(self._own)
             return self._stale(TableReason.KNOWN)
         newer = delta.epoch > self._own.epoch

@@ -6,11 +6,16 @@ Source: design pages "Routing" (Forwarding, Security) and "Wire and speed" (the 
 
 from __future__ import annotations
 
+from typing import Final
+
 from mesh.core.plan import MOST_GROUPS
 from mesh.core.session import LinkSession
 from mesh.model.ids import NAME_MAX
 from mesh.model.limits import Limits
 from mesh.wire.frames import BatchHeader, Flag, Leg, LinkKind
+
+TURNED: Final = Flag.CUSTODY | Flag.REDELIVERED
+"""A batch in custody whose ways on are all gone turns round, and begins a fresh path, too."""
 
 
 def batch_problem(session: LinkSession, header: BatchHeader, limits: Limits) -> str:
@@ -23,7 +28,8 @@ def batch_problem(session: LinkSession, header: BatchHeader, limits: Limits) -> 
     if between and (not header.path or header.path[-1] != session.peer_key.region):
         return "the path does not end with the region it came from"
     again = bool(header.flags & Flag.GROUP_ONLY)  # begins a fresh path wherever it was assigned again
-    if between and not again and header.path[0] != header.region:
+    turned = header.flags & TURNED == TURNED
+    if between and not again and not turned and header.path[0] != header.region:
         # Who claims the own region as its origin so gets no further than the check for loops.
         return "the path does not begin with the region of the origin"
     if again and header.flags & Flag.TO_NODE:

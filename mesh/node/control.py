@@ -9,7 +9,7 @@ Source: design page "Routing".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated
 
 import msgspec
@@ -112,6 +112,10 @@ class ControlPlane:
             settings.region, settings.node, self.tables, self.world, lambda region: region in self.routes.fib
         )
         self.is_bridge = False
+        """Whether this node exports its region's summary."""
+        self._bridged = False
+        self.hears_members: Callable[[float], bool] = lambda now: True
+        """Whether it knows what its region wants: before that it does not become a bridge, and what an earlier process told counts."""
         self.changed = False
         """Plans may be out of date: interest, routes or members changed."""
         self.effects: list[Effect] = []
@@ -317,8 +321,7 @@ class ControlPlane:
         peer = session.peer
         assert peer is not None
         assert session.rtt_ms is not None
-        if not self.is_bridge:
-            self._become_bridge(now)
+        self._bridged = True
         cost = session.terms.cost
         role = link_role(session.terms.role, peer.role)
         self.routes.neighbour_up(session.link, peer.region, peer.node, role, cost, session.rtt_ms, now)
@@ -326,7 +329,7 @@ class ControlPlane:
         self.changed = True
 
     def _become_bridge(self, now: float) -> None:
-        """The first link to another region: from here on this node exports the region's summary.
+        """A link to another region opened: from here on this node exports the region's summary.
 
         Whole from its first version on: whoever held the table of the process before must not think for a moment that nobody here wants
         anything, or events that are accepted in that moment are lost.
@@ -455,6 +458,10 @@ class ControlPlane:
         """Bring the machines in step after a burst of frames or calls: routes into tables, news onto links."""
         self._take_membership(now)
         self._take_routes(now)
+        if not self.is_bridge:
+            self.world.ends_earlier = self.hears_members(now)
+            if self._bridged and self.world.ends_earlier:
+                self._become_bridge(now)
         if self.is_bridge:
             self.receipts.note_cover(self.world_owner)
             self.receipts.attest(self._live, now)

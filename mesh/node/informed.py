@@ -15,10 +15,14 @@ import msgspec
 from mesh.core.custody.store import Store, StoreRefusedError
 from mesh.node.control import ControlPlane
 from mesh.node.remembered import RememberedInterest
+from mesh.wire.frames import MemberState
 
 NOTE: Final = "known"
 INFORM_S: Final = 5.0
-"""Whoever has not spoken by then may be gone for good: the node goes on without."""
+"""A region that has not spoken by then may be gone for good: the node goes on with what it remembers of it."""
+MEMBERS_S: Final = 15.0
+"""The same of members, of whose interest nothing is remembered: longer than they take to find out that a link to the process before is
+dead, when nobody told them (SWIM's suspicion, and a dial)."""
 FIRST_INFORM_S: Final = 1.0
 """A node that never ran before, and has neighbours to ask, waits so long for what they say."""
 _REMEMBER_S: Final = 1.0
@@ -44,6 +48,7 @@ class Informed:
                 note = None
         known = bool(self._regions or self._members)
         self._until = now if alone and not known else now + (INFORM_S if known else FIRST_INFORM_S)
+        self._members_until = now + MEMBERS_S
         self._noted = (frozenset(self._regions), frozenset(self._members))
         self._remember_at = now
         self._done = False
@@ -56,12 +61,23 @@ class Informed:
             if not self._regions and not self._members:
                 return False
             world = {owner.partition("/")[0] for owner in self._control.world.owners()}
-            if self._regions - world or any(
-                self._control.tables.position(node) is None for node in self._members
-            ):
+            if self._regions - world:
                 return False
+        if not self.hears_members(now):
+            return False
         self._done = True
         return True
+
+    def hears_members(self, now: float) -> bool:
+        """Whether every member known last time has said what it wants, or is known to be gone."""
+        return self._done or now >= self._members_until or all(map(self._hears, self._members))
+
+    def _hears(self, node: str) -> bool:
+        control = self._control
+        view = control.membership.members().get(node)
+        if view is not None and view.state in (MemberState.DEAD, MemberState.LEFT):
+            return True
+        return node in control.live_members() and control.tables.position(node) is not None
 
     def remember(self, now: float) -> float:
         """Note who is known and what they want, for the next start: at most once a second, and only once informed. Called after every
@@ -69,7 +85,7 @@ class Informed:
         if now < self._remember_at:
             return self._remember_at
         if not self(now):
-            return max(self._until, now + _REMEMBER_S)
+            return now + _REMEMBER_S
         self._remember_at = now + _REMEMBER_S
         try:
             self._note(now)

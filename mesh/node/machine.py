@@ -136,6 +136,8 @@ class NodeMachine:
         self.reissue = Reissue(
             self.custody.letters, self.custody.store, self.forwarder.plans.of, self._publish_now
         )
+        self.control.hears_members = self.informed.hears_members
+        self.custody.is_live = lambda node: node in self.control.live_members()
         self.mail = Mail(self.key, self.forwarder, settings.limits, self.counters)
         self.inboxes = self.mail.inboxes
         self.admission = Admission(settings, self.sessions, self.links, self.control.membership)

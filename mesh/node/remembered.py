@@ -24,7 +24,7 @@ NOTE: Final = "interest/"
 MOST: Final = 512
 BRIDGE: Final = ""
 """Stands for the bridges of which nobody knows yet: no bridge has this name."""
-EVERYTHING: Final = {FILTER_KEY + "#": 1}
+EVERYTHING: Final = {FILTER_KEY + "#": 0}
 
 Position: TypeAlias = tuple[tuple[str, Version | None], ...]
 

@@ -348,8 +348,11 @@ def repeat(receiver: SimNode, connection: Connection, link: int, header: BatchHe
     session = receiver.machine.sessions.get(link)
     if session is not None and session.is_open and not connection.dead:
         if header.flags & Flag.CUSTODY:  # who keeps a batch and sends it again says so
+            if header.batch > session.flow.batches_in:
+                return  # the first one is still under way, and those before it: they are acknowledged together
             again = msgspec.structs.replace(header, flags=header.flags | Flag.REDELIVERED)
             receiver.machine.custody.receive(session, again, body, receiver.now)
+            receiver.machine.custody.acknowledge(receiver.now)
         else:
             receiver.machine.forwarder.receive(session, header, body, receiver.now)
         receiver.after()

@@ -190,8 +190,8 @@ class Network:
 
     def _arrive(self, sender: SimNode, connection: Connection, frame: wire.Frame) -> None:
         _, receiver, link, _ = connection.end(sender)
-        drains = connection.drains and receiver.connections.get(link) is connection
-        if connection.dead and not drains and not isinstance(frame, wire.CloseLink):
+        arrives = connection.drains and receiver.connections.get(link) is connection
+        if connection.dead and not arrives and not isinstance(frame, wire.CloseLink):
             return
         if self._through_codec:
             data = encode_data(frame.header, frame.body) if isinstance(frame, Data) else encode(frame)

@@ -20,7 +20,7 @@ from mesh.model.ids import NodeKey
 from mesh.model.topic import matches
 from mesh.testing.monitor import Violation
 from mesh.testing.oracle import Oracle
-from mesh.testing.sim_node import Delivered
+from mesh.testing.sim_client import Delivered
 from mesh.testing.world import MeshId, SimNode, World
 from mesh.wire.codec import decode_body
 from mesh.wire.frames import BatchHeader, Flag, Leg
@@ -259,7 +259,8 @@ class Promises:
     def cut_off(self, oracle: Oracle) -> frozenset[str]:
         """Parts of regions that some region never reaches, whatever heals: link roles do not let it."""
         regions = {key.region for key in self.world.nodes}
-        return frozenset(f"r/{far}" for near in regions for far in regions - oracle.reachable(near))
+        live = {node.key.region for node in self.world.live_nodes()}
+        return frozenset(f"r/{far}" for near in live for far in regions - oracle.reachable(near))
 
 
 def dead_letters(world: World) -> dict[MeshId, str]:

@@ -17,13 +17,13 @@ from mesh.core.groups import Assigned
 from mesh.core.inboxes import Ended, ReplyTo
 from mesh.core.opening import Terms
 from mesh.core.plan import Plan
-from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Delivery, Event, NewEvent
+from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Event, NewEvent
 from mesh.model.ids import NodeKey
 from mesh.model.reasons import Drop
 from mesh.node.machine import NodeMachine
 from mesh.node.settings import NodeSettings
 from mesh.testing.network import WALL_S, Connection
-from mesh.testing.sim_client import TERMS, DurableSim, Habit
+from mesh.testing.sim_client import TERMS, DurableSim, Habit, MeshId, SimClients
 from mesh.testing.sim_store import SimStore
 from mesh.wire import frames as wire
 from mesh.wire.frames import Data
@@ -39,24 +39,6 @@ NOTICES: Final = 10_000
 FSYNC_S: Final = 0.003
 COMMIT_S: Final = 1.0
 """What nobody waits for is committed after so long, and a commit that failed is tried again."""
-RECONNECT_S: Final = (0.05, 0.5)
-"""A durable client whose node is back connects after so long."""
-
-MeshId = tuple[str, str, int, int]
-"""(region, node, epoch, seq) of an event."""
-
-
-class Delivered(NamedTuple):
-    """One event's delivery to a client: when, where, to whom, and what."""
-
-    at: float
-    node: NodeKey
-    session: int
-    mesh_id: MeshId
-    event: Event
-    delivery: Delivery
-    client: str = ""
-    """Name of a durable one."""
 
 
 class ProcessDied(BaseException):
@@ -120,11 +102,12 @@ class SimNode:
         self.machine: NodeMachine
         self.store = SimStore(lambda: int((WALL_S + self.world.now + self.skew_s) * 1e3))
         """Its disk: what outlives its processes."""
-        self.store.step = self._step
+        self.store.step = self.step
         self.terms: dict[int, AckTerms] = {}
         """Live sessions that acknowledge."""
         self.durable: dict[str, DurableSim] = {}
         self.habit = Habit()
+        self.clients = SimClients(self)
         self._commit_armed = False
         self.fsync_s = FSYNC_S
         self.accepted: list[tuple[float, MeshId]] = []
@@ -161,19 +144,14 @@ class SimNode:
         self.machine = NodeMachine(settings, dice, self.now, store=self.store, rules=world.rules)
         self.generation += 1
         self._commit_armed = False
+        self.clients.restore()
         self.machine.recover(int((WALL_S + world.now + self.skew_s) * 1e3), self.now)
         self.up = True
         self._armed = float("inf")
         self.busy_until = 0.0
         self._dialling.clear()
         self.connections.clear()
-        for session, terms in self.terms.items():
-            self.machine.custody.consumers.open(session, terms)
-        for (session, sid), (filter, group) in self.subscriptions.items():
-            self.machine.subscribe(session, sid, filter, group, self.now)
-        for client in self.durable.values():
-            client.number = 0
-            self._connect_later(client)
+        self.clients.return_()
         self.after()
         self._dial(self.generation)
 
@@ -224,58 +202,19 @@ class SimNode:
     # -- clients -------------------------------------------------------------------------------------------------
 
     def subscribe(self, session: int, sid: int, filter: str, group: str = "") -> None:
-        self.subscriptions[session, sid] = self.asked[session, sid] = (filter, group)
-        if self.up:
-            self.machine.subscribe(session, sid, filter, group, self.now)
-            self.after()
+        """A session subscribes, now and in each process to come."""
+        self.clients.subscribe(session, sid, filter, group)
 
     def unsubscribe(self, session: int, sid: int) -> None:
-        del self.subscriptions[session, sid]
-        if self.up:
-            self.machine.unsubscribe(session, sid, self.now)
-            self.after()
+        self.clients.unsubscribe(session, sid)
 
     def acknowledging(self, session: int, terms: AckTerms = TERMS) -> None:
         """A live session acknowledges from now on, in each process."""
-        self.terms[session] = terms
-        if self.up:
-            self.machine.custody.consumers.open(session, terms)
+        self.clients.acknowledging(session, terms)
 
     def join(self, name: str, *subscriptions: tuple[str, str]) -> DurableSim:
         """A durable client whose home this is; (filter, group) of each subscription. It connects, and again after each restart."""
-        client = self.durable[name] = DurableSim(name, dict(enumerate(subscriptions, 1)))
-        if self.up:
-            self.connect(client)
-        return client
-
-    def _connect_later(self, client: DurableSim) -> None:
-        generation, world = self.generation, self.world
-
-        def connect() -> None:
-            if self.up and generation == self.generation and client.wants and not client.number:
-                self.connect(client)
-
-        world.at(world.now + world.dice.uniform(*RECONNECT_S), connect)
-
-    def connect(self, client: DurableSim) -> None:
-        """The client connects and says again what it subscribes to."""
-        client.wants = True
-        machine = self.machine
-        client.number = machine.connect_client(client.name, client.terms, self.now).number
-        client.connection += 1
-        held = machine.subscriptions.of_session(client.number)
-        for sid, (filter, group) in client.subscriptions.items():
-            if sid not in held:
-                machine.subscribe(client.number, sid, filter, group, self.now)
-        self.after()
-
-    def disconnect(self, client: DurableSim) -> None:
-        """The client's connection ends; the client stays."""
-        client.wants = False
-        number, client.number = client.number, 0
-        if self.up and number:
-            self.machine.custody.consumers.disconnect(number, self.now)
-            self.after()
+        return self.clients.join(name, *subscriptions)
 
     def publish(self, *topics: str, key: str = "", data: bytes = b"x", ttl_ms: int = 0) -> list[MeshId]:
         """Publish one event per topic in one burst; returns their mesh_ids."""
@@ -306,7 +245,7 @@ class SimNode:
             world.taken.append(
                 Taken(world.now, self.key, ids[at], topic, plans[at], assigned.get(at, ()), kept=True)
             )
-        self._step("before answering")
+        self.step("before answering")
         self._unaccepted.append((ticket.lsn or 0, ids))
         self.after()
         return ids
@@ -343,7 +282,7 @@ class SimNode:
 
             world.at(world.now + COMMIT_S, later)
 
-    def _step(self, what: str) -> None:
+    def step(self, what: str) -> None:
         """A moment of the custody protocol: a process may die here."""
         if self.world.on_step is not None:
             self.world.on_step(self, what)
@@ -364,12 +303,12 @@ class SimNode:
         while True:
             self._transmit(machine.drain())
             self._pull()
-            if not self._deliver(asked):
+            if not self.clients.deliver(asked):
                 break
         while self._unaccepted and self._unaccepted[0][0] <= self.store.synced:
-            self._step("before accepted")
+            self.step("before accepted")
             self.accepted += [(world.now, mesh_id) for mesh_id in self._unaccepted.pop(0)[1]]
-            self._step("after accepted")
+            self.step("after accepted")
         self._commit_soon()
         self.ended += machine.take_ended()
         machine.take_questions()
@@ -391,10 +330,10 @@ class SimNode:
                 if connection is not None:
                     taken = isinstance(effect.frame, wire.CustodyAck)
                     if taken:
-                        self._step("before custody ack")
+                        self.step("before custody ack")
                     world.transmit(self, connection, effect.frame)
                     if taken:
-                        self._step("after custody ack")
+                        self.step("after custody ack")
             elif isinstance(effect, CloseLink):
                 connection = self.connections.get(int(effect.to))
                 if connection is not None:
@@ -411,66 +350,11 @@ class SimNode:
             connection = self.connections.get(link)
             while connection is not None and (item := machine.pull(link, self.now)) is not None:
                 if item.share is not None:
-                    self._step("before send")
+                    self.step("before send")
                 world.carried(self, connection, item.header, item.body)
                 world.transmit(self, connection, Data(item.header, item.body))
                 if item.share is not None:
-                    self._step("after send")
-
-    def _deliver(self, asked: list[Event]) -> bool:
-        """Hand over to clients. True: some of them acknowledge, so that there may be more."""
-        world, machine = self.world, self.machine
-        consumers = machine.custody.consumers
-        names = {client.number: client for client in self.durable.values() if client.number}
-        again = False
-        for taken in (machine.take_deliveries(), consumers.take_deliveries()):
-            for session, deliveries in taken.items():
-                client = names.get(session)
-                owed = [delivery for delivery in deliveries if delivery.deliveries]
-                if owed:
-                    self._step("before delivery")
-                for delivery in deliveries:
-                    for event in delivery.events:
-                        mesh_id = (*delivery.origin, event.seq)
-                        name = "" if client is None else client.name
-                        world.delivered.append(
-                            Delivered(world.now, self.key, session, mesh_id, event, delivery, name)
-                        )
-                        if self.replies and event.extra is not None:
-                            asked.append(event)
-                if owed:
-                    again = True
-                    self._step("after delivery")
-                    consumers.written(session, owed, self.now)
-                    if client is not None or session in self.terms:
-                        for delivery in owed:
-                            self._answer_later(session, client, delivery)
-        return again
-
-    def _answer_later(self, session: int, client: DurableSim | None, delivery: Delivery) -> None:
-        """A client looks at what it got."""
-        world = self.world
-        answer = self.habit.answers(world.dice)
-        if answer is None:
-            return
-        generation = self.generation
-        connection = 0 if client is None else client.connection
-        ids = [(*delivery.origin, event.seq) for event in delivery.events]
-
-        def look() -> None:
-            if not self.up or generation != self.generation:
-                return
-            if client is not None and (client.connection != connection or not client.number):
-                return
-            consumers = self.machine.custody.consumers
-            if answer:
-                consumers.ack(session, ids, self.now)
-            else:
-                for id in ids:
-                    consumers.nack(session, id, self.now)
-            self.after()
-
-        world.at(world.now + world.dice.uniform(0.0, self.habit.slowest_s), look)
+                    self.step("after send")
 
     def _reply(self, asked: list[Event]) -> None:
         for event in asked:
@@ -500,7 +384,7 @@ class SimNode:
                 isinstance(frame, Data) and frame.header.flags & wire.Flag.CUSTODY for frame in frames
             )
             if custody:
-                self._step("before receiving")
+                self.step("before receiving")
             self.machine.receive(link, frames, self.now)
             # Acknowledged batches may have given credit for what waits.
             if any(isinstance(frame, wire.Ack) for frame in frames):

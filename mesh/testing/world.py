@@ -20,7 +20,8 @@ from mesh.model.limits import Limits
 from mesh.model.reasons import Drop
 from mesh.model.topic_rules import TopicRules
 from mesh.testing.network import Chaos, Connection, Network
-from mesh.testing.sim_node import Delivered, MeshId, ProcessDied, SimNode, Taken
+from mesh.testing.sim_client import Delivered, MeshId
+from mesh.testing.sim_node import ProcessDied, SimNode, Taken
 from mesh.wire.frames import BatchHeader
 
 __all__ = ["Chaos", "Connection", "Delivered", "MeshId", "SimNode", "Taken", "World", "events_of"]

@@ -1,6 +1,6 @@
 """Every property's check can fail: one machine is broken on purpose in every node of a world, and that property is named.
 
-P4 and P12 wait for custody, P7 for rules on topics: a link has no such rules yet.
+P4, P12 and what else concerns at-least-once delivery: `test_custody_checkers`. P7 waits for rules on topics: a link has none yet.
 """
 
 from __future__ import annotations

@@ -22,6 +22,10 @@ FOUND = {
         "two-regions",
         [Death(B, 10, True, 1.0, 0.05), Death(A, 1, True, 1.0, 5.0)],
     ),
+    "the only bridge of a region started again, and told what it wants before it had heard its members": (
+        "behind",
+        [Death(B, 91, True, 0.0, 0.7)],
+    ),
     "as the first, while the neighbour was accepting": (
         "two-regions",
         [Death(B, 46, False, 1.0, 5.0), Death(A, 16, True, 0.5, 0.7)],

@@ -9,7 +9,7 @@ Source: design page "Routing", Delivery; decision 0016.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -39,6 +39,7 @@ from mesh.core.custody.record import NODE, OUTWARD, REGION, Held, decode_head
 from mesh.core.custody.seen import Seen
 from mesh.core.custody.spools import Spools
 from mesh.core.custody.store import Entry, JournalDamaged, Store, StoreRefusedError
+from mesh.core.custody.stranded import Stranded
 from mesh.core.forwarding import Forwarder
 from mesh.core.groups import far_region, member_node
 from mesh.core.hop import mesh_id_of
@@ -54,6 +55,8 @@ from mesh.wire.frames import BatchHeader, Flag, Leg
 
 DISK_FAILS: Final = frozenset({Refuse.NO_SPACE, Refuse.READ_ONLY, Refuse.IO_ERROR})
 """What keeps a store from writing even what it has taken."""
+RETRY_S: Final = 1.0
+"""Shares of groups that the store would not take for another place are tried again after so long."""
 
 
 class Custody:
@@ -83,6 +86,11 @@ class Custody:
         planner, sessions = forwarder.planner, forwarder.sessions
         self.receipts = Receipts(forwarder.ingress.epoch)
         self.owed_receipts = Outgoing(f"{NODE}{region}/{node}")
+        self._gone: set[str] = set()
+        """Members that went and are not back: what was under way to them comes back later than the news."""
+        self.is_live: Callable[[str], bool] = lambda node: False
+        """Whether a member is back."""
+        self._retry_at: float | None = None
         self.letters = DeadLetters(store, limits, counters)
         self.spools = Spools(self._end_record)
         self.departure = Departure(
@@ -137,8 +145,18 @@ class Custody:
             limits=limits,
             counters=counters,
         )
+        self.stranded = Stranded(
+            departure=self.departure,
+            planner=planner,
+            again=self.reassign,
+            here=lambda header, events, body, now: self.keeping.deliver(
+                header, events, body, now, fresh=True
+            ),
+            decoded=lambda header, body: forwarder.decoded(header, body)[0],
+        )
         self.intake = Intake(
             forwarder.ingress,
+            stranded=self.stranded,
             store=store,
             keeping=self.keeping,
             spools=self.spools,
@@ -198,6 +216,8 @@ class Custody:
         if rule.spool_bytes:
             self.spools.add(rule, lsn, size)
         self.departure.recover(held)
+        if len(parts) == 1:
+            self.stranded.add(lsn, parts[0], head.header)
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -303,14 +323,28 @@ class Custody:
         """A link ended and is out of the planner's tables."""
         self.arrival.link_gone(session.link)
         self.departure.link_gone(session, now)
+        self._assign_again(now)
 
     def ways_changed(self, now: float) -> None:
         """Routes, links, members or interest changed. What is open was planned before: it is stored as it was planned."""
         self.intake.flush(now)
         self.departure.ways_changed(now)
+        self._assign_again(now)
+
+    def _assign_again(self, now: float) -> None:
+        """Shares of groups that have to go elsewhere."""
+        self._retry_at = None
+        if self.stranded.look(now):
+            self._retry_at = now + RETRY_S
+        for node in list(self._gone):
+            if self.is_live(node):
+                self._gone.discard(node)
+            else:
+                self.member_gone(node, now)
 
     def member_gone(self, node: str, now: float) -> None:
         """A member is dead or has left: what waits for it goes to other members of its groups, or is over with its sessions."""
+        self._gone.add(node)
         lane = self.departure.lanes.get(NODE + node)
         if lane is None:
             return
@@ -324,9 +358,13 @@ class Custody:
         bit = planner.destinations.find(NODE + node)
         if any(planner.interest.match(event.topic).mask & bit for event in events):
             return False  # interest that outlives its node: durable clients, who come back with it
-        for event in events:
-            for group, filter, _ in header.groups:
-                self.reassign(header, event, group, filter, now)
+        try:
+            for event in events:
+                for group, filter, _ in header.groups:
+                    self.reassign(header, event, group, filter, now)
+        except StoreRefusedError:
+            self._retry_at = now + RETRY_S  # what is elsewhere already may come twice, and says so
+            return False
         if not header.groups:
             self.counters.drop(Drop.MEMBER_GONE, len(events))
         return True
@@ -352,7 +390,9 @@ class Custody:
                     tried=header.tried if near else (*header.tried, self.forwarder.region),
                 )
                 part = NODE + node if near else REGION + region
-                return self.keeping.keep(again, encode_body([event]), (part,), now)
+                lsn = self.keeping.keep(again, encode_body([event]), (part,), now)
+                self.stranded.add(lsn, part, again)
+                return lsn
         return self.letters.put(header, event, f"g/{group}/{filter}", Drop.NO_MEMBERS, len(header.tried) + 1)
 
     def _elsewhere(
@@ -381,8 +421,11 @@ class Custody:
         near = planner.near_members(group, filter, (node,))
         if not near and not planner.far_members(group, filter, (*header.tried, region)):
             return False
-        for event in events:
-            self.reassign(header, event, group, filter, now)
+        try:
+            for event in events:
+                self.reassign(header, event, group, filter, now)
+        except StoreRefusedError:
+            return False
         return True
 
     def settle(self, lsn: int, part: str) -> None:
@@ -412,7 +455,12 @@ class Custody:
     # -- time --------------------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        due = (self.departure.next_deadline(), self.seen.next_deadline(), self.keeping.gate.next_deadline())
+        due = (
+            self.departure.next_deadline(),
+            self.seen.next_deadline(),
+            self.keeping.gate.next_deadline(),
+            self._retry_at,
+        )
         return min((at for at in due if at is not None), default=None)
 
     def handle_deadline(self, now: float) -> None:
@@ -420,6 +468,8 @@ class Custody:
         self.departure.handle_deadline(now)
         self.seen.note(now)
         self.keeping.release(now)
+        if self._retry_at is not None and now >= self._retry_at:
+            self._assign_again(now)
 
 
 def unpack(head: bytes, body: bytes) -> tuple[BatchHeader, list[Event]]:

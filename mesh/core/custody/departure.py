@@ -133,16 +133,27 @@ class Departure:
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
-    def _send(self, held: Held, parts: Sequence[str], header: BatchHeader, body: bytes, now: float) -> None:
-        """Give parts to their next hops; those without one wait at the front of their lanes."""
+    def _send(
+        self,
+        held: Held,
+        parts: Sequence[str],
+        header: BatchHeader,
+        body: bytes,
+        now: float,
+        *,
+        waited: bool = False,
+    ) -> None:
+        """Give parts to their next hops; those without one wait at the front of their lanes. waited: they have done so."""
         if held.expires_at is not None and header.remaining_ms:
             header = replace(header, remaining_ms=max(1, int((held.expires_at - now) * 1e3)))
         regions = [part[2:] for part in parts if part.startswith(REGION)]
         sent: list[str] = []
         if regions:
-            ways, lost = self._ways(header, regions, now)
-            for way in ways:
-                onwards = leaving(header, way, self.region)
+            ways, back, lost = self._ways(header, regions, now, waited=waited)
+            for way in (*ways, *back):
+                onwards = leaving(_turned(header) if way in back else header, way, self.region)
+                if onwards is not None and header.leg is way.leg is Leg.TRANSIT:
+                    onwards = replace(onwards, flags=onwards.flags | Flag.REDIRECTED)
                 names = tuple(REGION + region for region in way.regions)
                 if onwards is None:
                     for name in names:
@@ -167,18 +178,31 @@ class Departure:
         if sent:
             held.tries += 1
 
-    def _ways(self, header: BatchHeader, regions: Sequence[str], now: float) -> tuple[list[Part], list[str]]:
+    def _ways(
+        self, header: BatchHeader, regions: Sequence[str], now: float, *, waited: bool
+    ) -> tuple[list[Part], list[Part], list[str]]:
+        """(next hops, those that lead back through regions it came through, regions without any).
+
+        What has waited may turn round, or be redirected once more: the ways it came for are gone, and it must block nobody behind it.
+        Each turn takes a change of routes, and turns over bridges take hops.
+        """
+        planner = self._planner
         if self._avoided:
             self._avoided = {link: until for link, until in self._avoided.items() if until > now}
         avoid = self._avoided
         if header.leg is Leg.TRANSIT:
-            redirect = not header.flags & Flag.REDIRECTED
-            own, sibling, lost = self._planner.own_partition(
-                regions, header.path, redirect=redirect, avoid=avoid
-            )
-            return [*own, *sibling], lost
+            redirect = waited or not header.flags & Flag.REDIRECTED
+            own, sibling, lost = planner.own_partition(regions, header.path, redirect=redirect, avoid=avoid)
+            back: list[Part] = []
+            if waited and lost and header.path:
+                back, _, lost = planner.own_partition(lost, (), redirect=False)
+            return [*own, *sibling], back, lost
         origin = f"{header.region}/{header.node}"
-        return self._planner.partition(regions, origin, header.flow, header.path, avoid)
+        ways, lost = planner.partition(regions, origin, header.flow, header.path, avoid)
+        back = []
+        if waited and lost and header.path:
+            back, lost = planner.partition(lost, origin, header.flow, (), avoid)
+        return ways, back, lost
 
     def _wait(self, held: Held, part: str) -> None:
         lane = self.lane(part)
@@ -363,7 +387,7 @@ class Departure:
         read = self._read(held)
         if read is not None:
             self._tokens -= held.size
-            self._send(held, parts, *read, now)
+            self._send(held, parts, *read, now, waited=True)
         return 0
 
     def _read(self, held: Held) -> tuple[BatchHeader, bytes] | None:
@@ -491,3 +515,8 @@ class Departure:
     def waiting(self) -> dict[str, int]:
         """How many records wait, by destination."""
         return {part: len(lane.waiting) for part, lane in self.lanes.items() if lane.waiting}
+
+
+def _turned(header: BatchHeader) -> BatchHeader:
+    """Back where it came from: it begins a fresh path, and says that it may come again."""
+    return replace(header, path=(), flags=header.flags | Flag.REDELIVERED)

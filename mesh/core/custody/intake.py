@@ -25,6 +25,7 @@ from mesh.core.custody.receipts import Awaited, Receipts
 from mesh.core.custody.record import NODE, REGION
 from mesh.core.custody.spools import Spools
 from mesh.core.custody.store import Store, StoreRefusedError
+from mesh.core.custody.stranded import Stranded
 from mesh.core.groups import Assigned, assign
 from mesh.core.ingress import Ingress, Published
 from mesh.core.plan import FLOWS, Plan, PlanMemory, Planner
@@ -53,11 +54,13 @@ class Ticket:
 
 
 class Way(NamedTuple):
-    """What the events of one record have in common. parts: outward. here: somebody listens at this node."""
+    """What the events of one record have in common. parts: outward. here: somebody listens at this node. stranded: shares
+    of groups without a member in reach, each kept for one that may come back."""
 
     parts: tuple[str, ...]
     here: bool
     assigned: tuple[Assigned, ...]
+    stranded: tuple[Assigned, ...]
     ttl_ms: int
     flow: int
     rule: TopicRule
@@ -74,6 +77,7 @@ class Intake:
         *,
         store: Store,
         keeping: Keeping,
+        stranded: Stranded,
         spools: Spools,
         letters: DeadLetters,
         planner: Planner,
@@ -88,6 +92,7 @@ class Intake:
         self._ingress = ingress
         self._store = store
         self._keeping = keeping
+        self._stranded = stranded
         self._spools = spools
         self._letters = letters
         self._planner = planner
@@ -189,17 +194,17 @@ class Intake:
         """How many records the events of a way may need: one for all elsewhere, one for each near member of a group, one for whoever
         listens here."""
         if not way.assigned:
-            return bool(way.parts) + way.here
+            return bool(way.parts) + way.here + len(way.stranded)
         region, node = self._ingress.region, self._ingress.node
         near = {a.node for a in way.assigned if a.region == region}
         elsewhere = bool(way.parts) or any(a.region != region for a in way.assigned)
-        return elsewhere + len(near - {node}) + (way.here or node in near)
+        return elsewhere + len(near - {node}) + (way.here or node in near) + len(way.stranded)
 
     def _make_room(self, ways: dict[Way, list[Event]], now: float) -> None:
         """Room under each rule for what of this call has to wait. Raises: StoreRefusedError, before anything else had to go."""
         wanted: dict[TopicRule, int] = {}
         for way, some in ways.items():
-            if way.rule.spool_bytes and (way.parts or way.assigned):
+            if way.rule.spool_bytes and (way.parts or way.assigned or way.stranded):
                 size = sum(len(event.data) for event in some)
                 wanted[way.rule] = wanted.get(way.rule, 0) + size
         for rule in sorted(wanted, key=lambda rule: rule.spool_policy is not SpoolPolicy.BLOCK):
@@ -214,7 +219,7 @@ class Intake:
                 call.expect(part, seqs)
             elif call.delivered:
                 call.expect(f"{NODE}{own}/{part[2:]}", seqs)
-        for _, _, region, name in way.assigned:
+        for _, _, region, name in (*way.assigned, *way.stranded):
             if region != own:
                 call.expect(REGION + region, seqs)
             elif call.delivered:
@@ -239,7 +244,7 @@ class Intake:
         if (plan.split or rule.ordered) and any(keys):
             return None
         rows = zip(count(first), topics, keys, ttls_ms, repeat(None), attributes, datas, strict=False)
-        return plan, {_way(plan, (), ttl_ms, 0, rule, flags): list(map(_new, repeat(Event), rows))}
+        return plan, {_way(plan, (), (), ttl_ms, 0, rule, flags): list(map(_new, repeat(Event), rows))}
 
     def _sorted(
         self,
@@ -259,15 +264,15 @@ class Intake:
                 ttl_ms = max(1, round(rule.deadline_s * 1e3))
             event = _new(Event, (first + at, topic, key, ttl_ms, None, attributes, data))
             if plan.groups or (key and (plan.split or rule.ordered)):
-                assigned = self._assign(event, plan, unserved) if plan.groups else ()
-                published.assigned[at] = assigned
+                assigned, stranded = self._assign(event, plan, unserved) if plan.groups else ((), ())
+                published.assigned[at] = (*assigned, *stranded)
                 flow = crc32(key.encode()) % FLOWS if key and plan.split else 0
-                way = _way(plan, assigned, ttl_ms, flow, rule, flags)
+                way = _way(plan, assigned, stranded, ttl_ms, flow, rule, flags)
             else:
                 alike = id(plan), ttl_ms, id(rule)
                 known = base.get(alike)
                 if known is None:
-                    known = base[alike] = _way(plan, (), ttl_ms, 0, rule, flags)
+                    known = base[alike] = _way(plan, (), (), ttl_ms, 0, rule, flags)
                 way = known
             some = ways.get(way)
             if some is None:
@@ -317,6 +322,17 @@ class Intake:
             header = replace(base, regions=tuple(regions), groups=groups)
             lsn = self._keeping.keep(header, body, parts, now, deadline_ms=way.ttl_ms, rule=way.rule)
         local = replace(base, leg=Leg.LOCAL, regions=(region,))
+        for a in way.stranded:
+            group_only = replace(
+                local if a.node else base,
+                flags=way.flags | Flag.GROUP_ONLY,
+                regions=(a.region,),
+                groups=((a.group, a.filter, a.region),),
+            )
+            part = NODE + a.node if a.node else REGION + a.region
+            kept = self._keeping.keep(group_only, body, (part,), now, deadline_ms=way.ttl_ms)
+            self._stranded.add(kept, part, group_only)
+            lsn = max(lsn, kept)
         for name, groups_of in near.items():
             if name == node:
                 continue
@@ -328,22 +344,25 @@ class Intake:
             lsn = max(lsn, self._keeping.deliver(header, events, body, now, fresh=True))
         return lsn
 
-    def _assign(self, event: Event, plan: Plan, unserved: list[tuple[Event, str]]) -> tuple[Assigned, ...]:
-        """Choose who serves each group that matches. A group whose members are all out of reach keeps its event for the first region
-        that has some; without any it is a dead letter."""
+    def _assign(
+        self, event: Event, plan: Plan, unserved: list[tuple[Event, str]]
+    ) -> tuple[tuple[Assigned, ...], tuple[Assigned, ...]]:
+        """Choose who serves each group that matches: (in reach, out of reach). A group without any member has a dead letter."""
         planner, ingress = self._planner, self._ingress
         mesh_id = f"{ingress.region}/{ingress.node}/{ingress.epoch}/{event.seq}"
         chosen: list[Assigned] = []
+        stranded: list[Assigned] = []
         for group, filter in plan.groups:
             near = {name: self._has_credit(name) for name in planner.near_members(group, filter)}
             found = assign(mesh_id, group, filter, ingress.region, near, planner.far_members(group, filter))
-            if found is None:
-                found = planner.member_out_of_reach(group, filter)
-            if found is None:
-                unserved.append((event, f"g/{group}/{filter}"))
-            else:
+            away = planner.member_out_of_reach(group, filter) if found is None else None
+            if found is not None:
                 chosen.append(found)
-        return tuple(chosen)
+            elif away is not None:
+                stranded.append(away)
+            else:
+                unserved.append((event, f"g/{group}/{filter}"))
+        return tuple(chosen), tuple(stranded)
 
 
 def _size(events: Sequence[Event]) -> int:
@@ -357,11 +376,17 @@ def _size(events: Sequence[Event]) -> int:
 
 
 def _way(
-    plan: Plan, assigned: tuple[Assigned, ...], ttl_ms: int, flow: int, rule: TopicRule, flags: int
+    plan: Plan,
+    assigned: tuple[Assigned, ...],
+    stranded: tuple[Assigned, ...],
+    ttl_ms: int,
+    flow: int,
+    rule: TopicRule,
+    flags: int,
 ) -> Way:
     parts = plan.kept
     if parts is None:
         names = [*(REGION + name for name in plan.regions), *(NODE + name for name in plan.nodes)]
         names += [NODE + away.node if away.node else REGION + away.region for away in plan.unreached]
         parts = plan.kept = tuple(names)
-    return Way(parts, bool(plan.local), assigned, ttl_ms, flow, rule, flags)
+    return Way(parts, bool(plan.local), assigned, stranded, ttl_ms, flow, rule, flags)

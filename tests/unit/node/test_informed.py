@@ -12,7 +12,7 @@ from unit.node.wired_machines import settings
 from mesh.core.custody.store import StoreRefusedError
 from mesh.model.event import NewEvent
 from mesh.model.reasons import Refuse
-from mesh.node.informed import FIRST_INFORM_S, INFORM_S, NOTE
+from mesh.node.informed import FIRST_INFORM_S, INFORM_S, MEMBERS_S, NOTE
 from mesh.node.machine import NodeMachine
 from mesh.testing.memory_store import MemoryStore
 
@@ -82,9 +82,10 @@ def test_one_of_them_that_says_nothing_is_waited_for_and_then_given_up(missing: 
         nodes[name].crash()
     nodes["a-1"].start()
     begun = nodes["a-1"].now
-    world.run(INFORM_S - 0.2)
-    assert not nodes["a-1"].machine.informed(begun + INFORM_S - 0.01)
-    assert nodes["a-1"].machine.informed(begun + INFORM_S)
+    patience_s = MEMBERS_S if "a-2" in missing else INFORM_S
+    world.run(patience_s - 0.2)
+    assert not nodes["a-1"].machine.informed(begun + patience_s - 0.01)
+    assert nodes["a-1"].machine.informed(begun + patience_s)
 
 
 def test_what_is_noted_follows_who_is_known_and_not_more_than_once_a_second() -> None:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from federation.core.selection import FibEntry
 from mesh.model.ids import NodeKey
 from mesh.testing.monitor import KEPT, Monitor, sizes
-from mesh.testing.sim_node import Delivered
+from mesh.testing.sim_client import Delivered
 from mesh.testing.world import SimNode, World
 from mesh.wire.frames import BatchHeader
 

@@ -189,3 +189,46 @@ def test_a_region_says_that_it_has_an_event_once_it_is_on_its_disk() -> None:
     world.run(8.0)
     assert call.acknowledgement().complete
     assert {name: len(node.store) for name, node in nodes.items()} == dict.fromkeys(nodes, 0)
+
+
+def test_a_groups_event_without_a_member_in_reach_goes_to_the_first_region_that_is() -> None:
+    world, nodes = build(LINE[:2])
+    nodes["b-1"].subscribe(1, 1, "jobs/#", "workers")
+    nodes["c-1"].subscribe(1, 1, "jobs/#", "workers")
+    world.run(2.0)
+    nodes["b-1"].crash()
+    nodes["c-1"].crash()
+    world.run(10.0)
+    nodes["a-1"].publish_kept("jobs/1", "jobs/2")
+    held = nodes["a-1"].machine.custody.stranded
+    assert len(held) == 1
+    world.run(1.0)
+    nodes["a-1"].crash()
+    world.run(1.0)
+    nodes["a-1"].start()
+    nodes["c-1"].start()
+    world.run(10.0)
+    assert not world.delivered
+    del nodes["b-1"].subscriptions[1, 1]
+    nodes["b-1"].start()
+    assert world.run_until(lambda: len(world.delivered) >= 2, 60.0) is not None
+    assert {one.node.region for one in world.delivered} == {"c"}
+    world.run(5.0)
+    assert len(world.delivered) == 2
+    assert sum(len(node.store) for node in nodes.values()) == 0
+
+
+def test_a_full_disk_does_not_lose_what_a_group_on_a_dead_member_had_to_get() -> None:
+    world, nodes = build([("a", "b")], per_region=3)
+    for name in ("b-2", "b-3"):
+        nodes[name].subscribe(1, 1, "jobs/#", "workers")
+    world.run(3.0)
+    nodes["b-2"].crash(told=False)
+    nodes["b-3"].crash(told=False)
+    ids = nodes["b-1"].publish_kept("jobs/1", "jobs/2", "jobs/3", "jobs/4")
+    world.run(0.5)
+    nodes["b-1"].store.fault = Refuse.NO_SPACE
+    nodes["b-3"].start()
+    world.run(30.0)
+    nodes["b-1"].store.fault = None
+    assert world.run_until(lambda: {one.mesh_id for one in world.delivered} == {*ids}, 60.0) is not None

@@ -97,6 +97,7 @@ def cut_in_two() -> tuple[World, dict[str, SimNode], int, list[int]]:
     assert session.peer is not None
     session.peer = replace(session.peer, credit_events=1)
     machine.publish_kept([NewEvent("orders/x", "", 0, None, b"x")] * 2, now)
+    machine.flush(now)
     batches = []
     while (item := machine.pull(link, now)) is not None:
         assert (item.header.regions, item.header.count) == (("b", "c"), 1)
@@ -132,6 +133,7 @@ def test_a_next_hop_that_says_nothing_is_given_up_and_what_it_had_says_that_it_m
     machine, now = nodes["a-1"].machine, nodes["a-1"].now
     [link] = machine.links.bridges
     machine.publish_kept([NewEvent("orders/x", "", 0, None, b"x")], now)
+    machine.flush(now)
     first = machine.pull(link, now)
     assert first is not None
     assert first.header.flags == Flag.CUSTODY

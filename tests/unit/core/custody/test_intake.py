@@ -281,4 +281,8 @@ def test_a_full_batch_of_small_events_fits_an_empty_journal(mesh: tuple[World, S
     taken(node, events(*["orders/a"] * limits.batch_request_events))
     entries = list(node.store.outstanding())
     assert sum(len(seqs) for _, seqs in records(node)) == limits.batch_request_events
-    assert sum(entry.head_bytes + entry.body_bytes for entry in entries) <= max(asked) < limits.journal_pending_bytes
+    assert (
+        sum(entry.head_bytes + entry.body_bytes for entry in entries)
+        <= max(asked)
+        < limits.journal_pending_bytes
+    )
