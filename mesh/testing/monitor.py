@@ -64,7 +64,7 @@ class Monitor:
         self.seen = Sightings()
         self.strict_copies = False
         """Whether P11 is checked: only while no batch is repeated on purpose."""
-        self._copied: set[tuple[MeshId, NodeKey, NodeKey, Leg, int, tuple[str, ...]]] = set()
+        self._copied: set[tuple[MeshId, NodeKey, NodeKey, Leg, int, str]] = set()
         self._got: set[tuple[NodeKey, int, int, int, MeshId]] = set()
         self._checked = 0
         self._fib_seen: dict[NodeKey, tuple[int, int, dict[str, FibEntry]]] = {}
@@ -115,20 +115,20 @@ class Monitor:
             self.note("P3", f"a batch of {header.region}/{header.node} crossed {header.path}")
         if len(set(header.path)) < len(header.path):
             self.note("P3", f"a batch of {header.region}/{header.node} was in a region twice: {header.path}")
-        if not self.strict_copies or header.flags & (Flag.GROUP_ONLY | Flag.TO_NODE):
+        # What is in custody may leave for one region later than for another: `promises` looks at it, region by region.
+        if not self.strict_copies or header.flags & (Flag.GROUP_ONLY | Flag.TO_NODE | Flag.CUSTODY):
             return
-        # A TRANSIT may pass a link once more after a redirect; LOCAL copies that differ in their groups are one event
-        # for the node, sent once all the same.
+        # Parts of a destination set that took different next hops may meet again on a later link: each region is there once. A TRANSIT
+        # may pass a link once more after a redirect; LOCAL copies that differ in their groups are one event for the node.
+        redirected = int(bool(header.flags & Flag.REDIRECTED))
         for event in decode_body(body, header.count):
             mesh_id = (header.region, header.node, header.epoch, event.seq)
-            redirected = int(bool(header.flags & Flag.REDIRECTED))
-            key = (mesh_id, sender.key, receiver.key, header.leg, redirected, ())
-            if key in self._copied:
-                self.note(
-                    "P11",
-                    f"{mesh_id} ({event.topic}) twice as {header.leg.name} {sender.key}->{receiver.key}",
-                )
-            self._copied.add(key)
+            for region in header.regions:
+                key = (mesh_id, sender.key, receiver.key, header.leg, redirected, region)
+                if key in self._copied:
+                    what = f"{mesh_id} ({event.topic}) for {region}"
+                    self.note("P11", f"{what} twice as {header.leg.name} {sender.key}->{receiver.key}")
+                self._copied.add(key)
 
     # -- P2: cycles -----------------------------------------------------------------------------------------------
 

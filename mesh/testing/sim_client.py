@@ -80,13 +80,6 @@ class SimClients:
     def __init__(self, node: SimNode) -> None:
         self.node = node
 
-    def restore(self) -> None:
-        """Durable clients are there again before anything else."""
-        machine = self.node.machine
-        for change in machine.custody.consumers.restore(self.node.now):
-            machine.control.interest_changed(*change, self.node.now)
-        machine.control.changed = True
-
     def return_(self) -> None:
         """A new process runs: everybody comes back, durable ones a little later."""
         node = self.node

@@ -144,7 +144,6 @@ class SimNode:
         self.machine = NodeMachine(settings, dice, self.now, store=self.store, rules=world.rules)
         self.generation += 1
         self._commit_armed = False
-        self.clients.restore()
         self.machine.recover(int((WALL_S + world.now + self.skew_s) * 1e3), self.now)
         self.up = True
         self._armed = float("inf")
