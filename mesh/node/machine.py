@@ -45,6 +45,7 @@ from mesh.wire import frames as wire
 from mesh.wire.frames import BatchHeader, Data, Flag, LinkKind
 
 HOUSEKEEPING_S = 60.0
+_OF_BATCHES = (wire.Ack, wire.CustodyAck)
 _BROKEN = frozenset({Close.LINK_LOST, Close.PEER_CLOSED, Close.HELLO_TIMEOUT})
 """A link that ended so says nothing about why: its member may be gone."""
 
@@ -191,12 +192,13 @@ class NodeMachine:
             if isinstance(frame, Data):
                 self._receive_data(session, frame, now)
             else:
-                only_data = False
+                only_data = only_data and isinstance(frame, _OF_BATCHES)
                 self._receive_control(session, frame, now)
             if session.state is SessionState.CLOSED:
                 break
         if only_data and session.is_open:
-            # Batches change no table and no route: what they leave behind is mail, and the session's acknowledgement.
+            # Batches and their acknowledgements change no table and no route: what they leave behind is mail, and the session's own
+            # acknowledgement.
             if session.kind is LinkKind.PEER:
                 self.control.membership.heard(session.peer_key.node, now)
             self.custody.acknowledge(now)
