@@ -202,17 +202,19 @@ def outcome_line(event: dict[str, Any]) -> str:
     if event.get("local"):
         parts.append(f"{event['local']} here")
     parts += [f"group {entry['group']} in {entry['region']}" for entry in event.get("groups") or ()]
-    reasons = [
-        " ".join(
-            part
-            for part in (
-                entry.get("region"),
-                hyphens(entry.get("reason")),
-                entry.get("detail") and f"({entry['detail']})",
-            )
-            if part
-        )
-        for entry in event.get("reasons") or ()
-    ]
     line = f"{text(event.get('mesh_id'))} -> {' and '.join(parts) if parts else 'nobody'}"
-    return line + (f"; not: {', '.join(reasons)}" if reasons else "")
+    reasons = event.get("reasons") or ()
+    # A region that is among those it goes to gets it when it can be reached again: it is kept for it.
+    for word, some in (
+        ("not", [entry for entry in reasons if entry.get("region") not in regions]),
+        ("later", [entry for entry in reasons if entry.get("region") in regions]),
+    ):
+        if some:
+            line += f"; {word}: {', '.join(map(_reason_text, some))}"
+    return line
+
+
+def _reason_text(entry: dict[str, Any]) -> str:
+    detail = entry.get("detail")
+    words = (entry.get("region"), hyphens(entry.get("reason")), detail and f"({detail})")
+    return " ".join(word for word in words if word)

@@ -139,3 +139,9 @@ def test_the_outcome_says_who_gets_it_and_why_others_do_not() -> None:
     groups = {"mesh_id": "m", "regions": ["us"], "local": 0, "groups": [{"group": "mail", "region": "us"}]}
     assert outcome_line(groups) == "m -> region us and group mail in us"
     assert outcome_line({"mesh_id": "m"}) == "m -> nobody"
+    kept = {
+        "mesh_id": "m",
+        "regions": ["eu"],
+        "reasons": [{"region": "eu", "reason": "no_route"}, {"region": "ap", "reason": "no_route"}],
+    }
+    assert outcome_line(kept) == "m -> region eu; not: ap no-route; later: eu no-route"
