@@ -48,6 +48,8 @@ from mesh.wire.frames import Flag
 if TYPE_CHECKING:
     from mesh.node.runner import Node
 
+STORED_S = 30.0
+"""A disk that needs longer than this to store an event has not taken it, as far as its publisher is told."""
 _FLAGS = {
     AckLevel.ACCEPTED: 0,
     AckLevel.REGION: int(Flag.RECEIPT),
@@ -215,13 +217,17 @@ class Clients:
         store, ticket, call = self._machine.custody.store, kept.ticket, kept.call
         assert isinstance(ticket, Ticket)
         assert call is None or isinstance(call, Awaited)
+        answer_by = trio.current_time() + timeout_s
         try:
-            with trio.move_on_after(timeout_s):
+            with trio.move_on_after(
+                max(timeout_s, STORED_S)
+            ):  # what is on the disk is accepted, whatever its deadline
                 while ticket.lsn is None or store.synced < ticket.lsn:
                     why = ticket.refused or store.refusal(0)
                     if why is not None and (ticket.refused or why in DISK_FAILS):
                         raise _not_kept(why)
                     await self._moved.park()
+            with trio.move_on_at(answer_by):
                 while call is not None and not call.acknowledgement().complete:
                     await self._moved.park()
         finally:

@@ -123,7 +123,7 @@ class Publisher:
         """Publish at the stream's rate until `until_s`; what is under way then goes on until `give_up`. Raises: NotOffered."""
         clock, every_s = self._traffic.clock, self._stream.batch * self._stream.publishers / self._stream.rate
         due_s = every_s * self._phase  # since the load began, however late this task is started
-        while due_s < until_s:
+        while due_s < until_s - 1e-6:  # what rounding adds up to is no batch more
             await trio.sleep(max(0.0, due_s - clock.now()))
             behind = int((clock.now() - due_s - BEHIND_S) / every_s)
             if behind > 0:

@@ -25,13 +25,18 @@ from e2e.processes import (
 
 async def keep(node: NodeProcess, topic: str, id: str, deadline: str) -> dict[str, Any]:
     body = {"specversion": "1.0", "id": id, "source": "/test", "type": "order.created", "data": {"order": id}}
-    answer = await http(
-        node.events,
-        "POST",
-        f"/v1/events/{topic}?level=at-least-once&deadline={deadline}",
-        headers=[("Content-Type", "application/cloudevents+json")],
-        body=json.dumps(body).encode(),
-    )
+    with trio.fail_after(20):
+        while True:
+            answer = await http(
+                node.events,
+                "POST",
+                f"/v1/events/{topic}?level=at-least-once&deadline={deadline}",
+                headers=[("Content-Type", "application/cloudevents+json")],
+                body=json.dumps(body).encode(),
+            )
+            if answer.status != 503:  # a node that has just started does not know yet who wants what
+                break
+            await trio.sleep(0.05)
     assert answer.status == 202, answer.body
     found: dict[str, Any] = answer.json["events"][0]
     return found
