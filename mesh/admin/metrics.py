@@ -124,6 +124,7 @@ def _custody(custody: CustodyReading) -> Iterator[Metric]:
     """At-least-once delivery: what is kept, where it waits, and what ended."""
     for name, about, number in (
         ("mesh_custody_records", "Records kept for other regions and nodes.", custody.records),
+        ("mesh_custody_held_back", "Events that wait here for the one before them.", custody.held_back),
         ("mesh_dead_letters_kept", "Dead letters that wait for a person.", custody.letters),
         ("mesh_dead_letters_kept_bytes", "Bytes of these.", custody.letter_bytes),
     ):
@@ -149,11 +150,21 @@ def _custody(custody: CustodyReading) -> Iterator[Metric]:
     yield _counted(
         "mesh_dead_letters", "Events that ended as dead letters, by reason.", "reason", custody.died
     )
-    passed = CounterMetricFamily(
-        "mesh_custody_passed_window", "Events below the dedupe window: delivered, perhaps again."
-    )
-    passed.add_metric((), custody.passed_window)
-    yield passed
+    for name, about, number in (
+        (
+            "mesh_custody_passed_window",
+            "Events below the dedupe window: delivered, perhaps again.",
+            custody.passed_window,
+        ),
+        (
+            "mesh_custody_order_gaps",
+            "Events of ordered topics that went without the one before them.",
+            custody.order_gaps,
+        ),
+    ):
+        counter = CounterMetricFamily(name, about)
+        counter.add_metric((), number)
+        yield counter
 
 
 def _journal(journal: JournalReading) -> Iterator[Metric]:

@@ -50,7 +50,9 @@ def build(parser: Parser) -> None:
     commands = subcommands(parser)
     listing = subparser(commands, "list", "show what waits for each destination, at every node", EXAMPLES)
     listing.add_argument("--destination", metavar="NAME", help="only what waits for this region or node")
-    listing.add_argument("--why", metavar="WHY", help="only what waits so: no-route, no-credit, retry, rate")
+    listing.add_argument(
+        "--why", metavar="WHY", help="only what waits so: no-route, no-credit, retry, rate, order"
+    )
     on_nodes(listing)
     common(listing, watch=True)
     listing.set_defaults(run=_list)

@@ -25,6 +25,18 @@ def arrived(header: BatchHeader, rtt_ms: float, hop_limit: int) -> BatchHeader:
     return header
 
 
+def aged(header: BatchHeader, held_ms: float) -> BatchHeader:
+    """A header with the time it was held taken off (1 ms is left at least); a clock that went back gives nothing away."""
+    if not header.remaining_ms:
+        return header
+    return replace(header, remaining_ms=max(1, header.remaining_ms - max(0, int(held_ms))))
+
+
+def left_ms(header: BatchHeader, event: Event) -> int:
+    """What is left of an event's exact deadline: what the header lost of its bucket on the way is the time that passed."""
+    return event.deadline_ms - (remaining_bucket(event.deadline_ms) - header.remaining_ms)
+
+
 def leaving(header: BatchHeader, part: Part, region: str) -> BatchHeader | None:
     """The header for one part as it leaves a region; None when its hops are used up (the caller counts the drop)."""
     groups = tuple(group for group in header.groups if group[2] in part.regions)
@@ -44,8 +56,8 @@ def leaving(header: BatchHeader, part: Part, region: str) -> BatchHeader | None:
 
 
 def expired(header: BatchHeader, event: Event) -> bool:
-    """The exact deadline: what the header lost of its bucket on the way is the time that passed."""
-    return event.deadline_ms - (remaining_bucket(event.deadline_ms) - header.remaining_ms) <= 0
+    """Whether the exact deadline has passed."""
+    return left_ms(header, event) <= 0
 
 
 def mesh_id_of(header: BatchHeader, event: Event) -> str:

@@ -125,6 +125,8 @@ class Hold(StrEnum):
     """The next hop did not take the last one: it is tried again after a pause."""
     RATE = "rate"
     """What waited for a way leaves at a bounded rate."""
+    ORDER = "order"
+    """Events of ordered topics wait for the ones before them."""
 
 
 class NoReplay(StrEnum):

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from mesh.core.custody.lane import Lane
-from mesh.core.custody.record import NODE, REGION
+from mesh.core.custody.order import Waiting
+from mesh.core.custody.record import HELD_BACK, NODE, REGION
 from mesh.core.session import LinkSession
+from mesh.model.reasons import Hold
 from mesh.node.inspect import CustodyReading, Item
 
 if TYPE_CHECKING:
@@ -26,14 +28,33 @@ class CustodyViews:
         self._node = node
 
     def spools(self) -> list[Item]:
-        """One item for each destination that this node owes something."""
-        departure = self._node.machine.custody.departure
+        """One item for each destination that this node owes something, and one for what is held back here to keep an order."""
+        custody = self._node.machine.custody
         now = trio.current_time()
-        return [
+        found = [
             self._spool(lane, now)
-            for _, lane in sorted(departure.lanes.items())
+            for _, lane in sorted(custody.departure.lanes.items())
             if lane.waiting or lane.under_way
         ]
+        if len(custody.keeping.gate):
+            found.append(self._held_back(custody.keeping.gate.waiting(), now))
+        return found
+
+    def _held_back(self, waiting: list[Waiting], now: float) -> Item:
+        return {
+            "id": HELD_BACK,
+            "kind": "clients",
+            "destination": "here",
+            "records": len(waiting),
+            "events": len(waiting),
+            "bytes": sum([one.size for one in waiting]),
+            "oldest_s": round(max(now - one.since for one in waiting), 3),
+            "under_way_records": 0,
+            "under_way_bytes": 0,
+            "why": Hold.ORDER.value,
+            "detail": "",
+            "node": self._node.key.node,
+        }
 
     def _spool(self, lane: Lane, now: float) -> Item:
         held_of = self._node.machine.custody.departure.held.get
@@ -92,6 +113,8 @@ class CustodyViews:
             letter_bytes=custody.letters.size_bytes,
             under_way_bytes=under_way,
             passed_window=counts.passed_window,
+            held_back=len(custody.keeping.gate),
+            order_gaps=counts.order_gaps,
         )
 
 

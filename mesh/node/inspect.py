@@ -113,7 +113,8 @@ class JournalReading(NamedTuple):
 class CustodyReading(NamedTuple):
     """At-least-once delivery at one moment. records: that lead on from here. waiting: records by destination. refused: batches that
     came back, by Refuse value. died: dead letters made, by Drop value. letters, letter_bytes: dead letters kept. under_way_bytes: by
-    the peer they were sent to. passed_window: events below the dedupe window."""
+    the peer they were sent to. passed_window: events below the dedupe window. held_back: events of ordered topics that wait for the
+    ones before them. order_gaps: those that did not wait any longer."""
 
     records: int = 0
     waiting: Mapping[str, int] = {}
@@ -123,6 +124,8 @@ class CustodyReading(NamedTuple):
     letter_bytes: int = 0
     under_way_bytes: Mapping[str, int] = {}
     passed_window: int = 0
+    held_back: int = 0
+    order_gaps: int = 0
     journal: JournalReading | None = None
 
 

@@ -4,7 +4,8 @@
 |--------------|-----------------------------------------------------------------------------------------------------------|
 | `lost`       | was accepted, is not a dead letter, and a reader that was promised it never saw it                         |
 | `late`       | came to such a reader longer than `heal_s` after the last fault                                            |
-| `duplicated` | came twice to a reader or a queue group under one mesh_id, and not marked as redelivered, within WINDOW_S  |
+| `duplicated` | came twice to a reader or a queue group under one mesh_id, and not marked as redelivered, within WINDOW_S; |
+|              | a reader that is not durable is another subscriber with each connection, so that only one counts           |
 | `reordered`  | of an ordered stream came first after a later one of its (origin, key); of other streams this is counted   |
 | `stray`      | was never published, or came under a mesh_id that nobody can have given it                                 |
 | `memory`     | (a node) used more than `rss_mb`                                                                           |
@@ -145,6 +146,7 @@ class _Reading:
         self._streams = {
             name for reader in history.plan.readers if reader.name in readers for name in reader.streams
         }
+        self._durable = all(r.durable for r in history.plan.readers if r.name in readers)
         self._ordered = {stream.name for stream in history.plan.streams if stream.ordered}
         self._deliveries: list[Delivered] = sorted(
             (one for name in readers for one in history.delivered.get(name, ())), key=lambda one: one.at_s
@@ -171,10 +173,11 @@ class _Reading:
 
     def _firsts(self, found: ReaderFigures) -> list[Delivered]:
         """The first delivery of each mesh_id; repeats are counted, those that say nothing about it are violations."""
-        seen: dict[str, float] = {}
+        seen: dict[tuple[str, int], float] = {}
         first: list[Delivered] = []
         for one in self._deliveries:
-            before_s = seen.get(one.mesh_id)
+            subscriber = one.mesh_id, 0 if self._durable else one.connection
+            before_s = seen.get(subscriber)
             if before_s is not None:
                 if one.redelivered or one.at_s - before_s > WINDOW_S:
                     found.redelivered += 1
@@ -185,7 +188,7 @@ class _Reading:
                         f"{one.mesh_id} (event {one.number}) came at {before_s:.3f} s and {one.at_s:.3f} s",
                     )
                 continue
-            seen[one.mesh_id] = one.at_s
+            seen[subscriber] = one.at_s
             first.append(one)
             event = self._event(one)
             if event is None or event.stream not in self._streams:
@@ -201,15 +204,16 @@ class _Reading:
         """By seq within (origin, key). Of a queue group nothing is promised: its members take turns."""
         if self._is_group:
             return
-        highest: dict[tuple[str, str], int] = {}
+        highest: dict[tuple[str, str, int], int] = {}
         for one in first:
             event = self._event(one)
             origin, _, seq = one.mesh_id.rpartition("/")
             if event is None or not seq.isdigit():
                 continue
-            before = highest.get((origin, event.key), 0)
+            stream = origin, event.key, 0 if self._durable else one.connection
+            before = highest.get(stream, 0)
             if int(seq) > before:
-                highest[origin, event.key] = int(seq)
+                highest[stream] = int(seq)
                 continue
             found.reordered += 1
             if event.stream in self._ordered:

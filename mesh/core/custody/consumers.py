@@ -21,6 +21,7 @@ from mesh.core.custody.records import EventId, Records, Unpack
 from mesh.core.custody.store import Store
 from mesh.core.custody.wanted import Wanted, sort, split_group_part
 from mesh.core.custody.window import AckTerms, Window
+from mesh.core.custody.young import YoungSubscriptions
 from mesh.core.plan import PlanMemory
 from mesh.core.subscriptions import SubscriptionIndex, Transition, bucket
 from mesh.model.event import Delivery, Event
@@ -104,6 +105,7 @@ class Consumers:
         self._subscriptions = subscriptions
         self._limits = limits
         self._counters = counters
+        self._young = YoungSubscriptions(limits.order_hold_s)
         self._kept: dict[tuple[str, str], int] = {}
         """(group, filter) -> durable subscriptions to it."""
         self._news = News([], {})
@@ -134,6 +136,10 @@ class Consumers:
         """Whether a durable client is there now."""
         client = self.durable.of_name(name)
         return client is not None and client.number in self._dispatch.windows
+
+    def wanted_since(self, topic: str, now: float) -> float:
+        """When the oldest plain subscription to a topic was made here: -inf for longer than `order_hold_s`, inf without one."""
+        return self._young.oldest(self._subscriptions.match(topic), now)
 
     def part_of(self, session: int, *, receipt: bool = False) -> str:
         """The part of a session, "" for one that is served directly. receipt: whatever it is, its acknowledgement is waited for."""
@@ -262,6 +268,8 @@ class Consumers:
         if client is not None:
             self.durable.subscribed(client, sid, filter, group)
             self._keep(group, filter, 1)
+        if not group:
+            self._young.add(session, sid, now)
         backlog = self._dispatch.groups.get((group, filter)) if group else None
         if backlog is not None:
             self._dispatch.pump(backlog, now)

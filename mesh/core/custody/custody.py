@@ -35,14 +35,14 @@ from mesh.core.custody.receipts import (
     encode_told,
     ranges,
 )
-from mesh.core.custody.record import NODE, OUTWARD, REGION, Held, decode_head
+from mesh.core.custody.record import HELD_BACK, NODE, OUTWARD, REGION, Held, decode_head
 from mesh.core.custody.seen import Seen
 from mesh.core.custody.spools import Spools
 from mesh.core.custody.store import Entry, JournalDamaged, Store, StoreRefusedError
 from mesh.core.custody.stranded import Stranded
 from mesh.core.forwarding import Forwarder
 from mesh.core.groups import far_region, member_node
-from mesh.core.hop import mesh_id_of
+from mesh.core.hop import aged, mesh_id_of
 from mesh.core.ingress import Published
 from mesh.core.session import LinkSession
 from mesh.model.dice import Dice
@@ -183,6 +183,7 @@ class Custody:
                 self.letters.recover(entry.lsn, dead, entry.head_bytes + entry.body_bytes)
                 continue
             self._recover(entry, wall_ms, now)
+        self.keeping.release_ready(now)
         return records
 
     def _recover(self, entry: Entry, wall_ms: int, now: float) -> None:
@@ -192,9 +193,16 @@ class Custody:
             head = decode_head(packed)
             here = [part for part in entry.parts if not part.startswith(OUTWARD)]
             if here:
-                header = _aged(head.header, wall_ms - stored_ms)
+                header = aged(head.header, wall_ms - stored_ms)
                 events = decode_body(body, header.count)
                 self.keeping.mark(header, events, now)
+                if here[0].startswith(HELD_BACK):
+                    since = now - max(0, wall_ms - stored_ms) / 1e3
+                    self.keeping.take_up(
+                        lsn, head.header, events[0], int(here[0][len(HELD_BACK) :]), since, now
+                    )
+                    return
+                self.keeping.was_let_out(header, events)
                 self.owed_receipts.node_has(header, ranges([event.seq for event in events]), lsn, here, ())
                 self.consumers.recover(lsn, header, events, here, now)
         except (JournalDamaged, LookupError, ValueError):
@@ -245,6 +253,10 @@ class Custody:
     def acknowledge(self, now: float) -> None:
         """See `Arrival.acknowledge`; receipts go with it."""
         self.arrival.acknowledge()
+        self.keeping.settle_let_out()
+        if self.keeping.ordered:
+            self.seen.note_ordered(self.keeping.ordered)
+            self.keeping.ordered = {}
         if len(self.owed_receipts):
             for origin, told in self.owed_receipts.take(self.store.synced).items():
                 self._send_receipts(origin, told, now)
@@ -476,10 +488,3 @@ def unpack(head: bytes, body: bytes) -> tuple[BatchHeader, list[Event]]:
     """Header and events of a record. Raises: ValueError when they do not decode."""
     header = decode_head(head).header
     return header, decode_body(body, header.count)
-
-
-def _aged(header: BatchHeader, held_ms: int) -> BatchHeader:
-    """A header with the time it was held taken off; a clock that went back gives nothing away."""
-    if not header.remaining_ms:
-        return header
-    return replace(header, remaining_ms=max(1, header.remaining_ms - max(0, held_ms)))

@@ -45,6 +45,10 @@ class Listeners:
         receipt = bool(header.flags & Flag.RECEIPT_DELIVERED)
         return self._consumers.sort(header, events, self._plans, receipt=receipt)
 
+    def wanted_since(self, topic: str, now: float) -> float:
+        """See `Consumers.wanted_since`."""
+        return self._consumers.wanted_since(topic, now)
+
     def away(self, parts: Iterable[str]) -> tuple[str, ...]:
         """Those of some parts that belong to durable clients who are not connected."""
         return tuple(

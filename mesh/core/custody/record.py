@@ -17,6 +17,8 @@ REGION: Final = "r/"
 NODE: Final = "n/"
 """How parts of a record begin that lead away from this node; the rest is the region's or node's name."""
 OUTWARD: Final = (REGION, NODE)
+HELD_BACK: Final = "w/"
+"""How the part of an event begins that waits here for the one before it; the rest is that one's seq."""
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True, gc=False):

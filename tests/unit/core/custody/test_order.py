@@ -2,19 +2,17 @@ from __future__ import annotations
 
 import contextlib
 import random
+from math import inf
 
 import pytest
 
-from mesh.core.counters import Counters
-from mesh.core.custody.order import HOLD_S, Before, Chains, Gate, before
+from mesh.core.custody.order import HELD, Before, Chains, Gate, Waiting, before
+from mesh.core.custody.records import EventId
 from mesh.core.custody.store import StoreRefusedError
 from mesh.core.dedupe import Window
 from mesh.model.event import Event
 from mesh.model.topic_rules import Level, TopicRule, TopicRules
 from mesh.testing.world import SimNode, World
-from mesh.wire.frames import BatchHeader, Leg
-
-HEADER = BatchHeader(Leg.LOCAL, 0, "a", "a-1", 7, ("b",), 0, 4, 0, ("a",), 1, 1)
 
 
 def event(seq: int, said: str | None = None, key: str = "k") -> Event:
@@ -35,33 +33,91 @@ def test_what_cannot_be_read_says_nothing(said: str | None) -> None:
     assert before(event(2, said), "b") is None
 
 
-def test_an_event_waits_for_the_one_before_it_and_leaves_in_order() -> None:
-    gate: Gate[int] = Gate("b", Counters())
-    window = Window(1_024, 0.0)
-    for seq in (9, 7):
-        window.see(seq)
-    assert gate.must_wait(HEADER, event(9, "b=7@1"), window) is False
-    window = Window(1_024, 0.0)
-    for seq, said in ((9, "b=7@1"), (7, "b=5@1")):
-        window.see(seq)
-        assert gate.must_wait(HEADER, event(seq, said), window)
-        gate.hold(HEADER, event(seq, said), window, seq, 0.0)
-    assert gate.release(1.0) == []
-    window.see(5)
-    assert gate.release(1.0) == [7, 9]
-    assert len(gate) == 0
+OLD = -inf
 
 
-def test_an_event_waits_no_longer_than_that_and_is_counted() -> None:
-    counters = Counters()
-    gate: Gate[int] = Gate("b", counters)
+def id_of(seq: int) -> EventId:
+    return "a", "a-1", 7, seq
+
+
+def gate(hold_s: float = 60.0) -> Gate:
+    return Gate(hold_s)
+
+
+def test_an_event_waits_for_the_one_before_it_and_chains_leave_in_order() -> None:
+    door = gate()
     window = Window(1_024, 0.0)
-    window.see(9)
-    gate.hold(HEADER, event(9, "b=7@1"), window, 9, 3.0)
-    assert gate.next_deadline() == 3.0 + HOLD_S
-    assert gate.release(2.9 + HOLD_S) == []
-    assert gate.release(3.0 + HOLD_S) == [9]
-    assert counters.order_gaps == 1
+    for seq, said in ((9, 7), (7, 5)):
+        window.see(seq)
+        assert door.lacks(id_of(seq), Before(said, 1), window)
+        door.hold(Waiting(seq, id_of(seq), said, 60.0, 0.0, 1))
+    assert door.next_after(id_of(4)) is None
+    first = door.next_after(id_of(5))
+    assert first is not None
+    assert first.id == id_of(7)
+    second = door.next_after(first.id)
+    assert second is not None
+    assert second.id == id_of(9)
+    assert len(door) == 0
+
+
+def test_what_was_seen_and_is_not_held_back_itself_is_not_lacking() -> None:
+    door = gate()
+    window = Window(1_024, 0.0)
+    for seq in (5, 7):
+        window.see(seq)
+    assert not door.lacks(id_of(7), Before(5, 1), window)
+    door.hold(Waiting(1, id_of(5), 3, 60.0, 0.0, 1))
+    assert door.lacks(id_of(7), Before(5, 1), window), "it was seen, but waits itself"
+
+
+def test_two_events_that_name_the_same_one_before_them_do_not_push_each_other_out() -> None:
+    door = gate()
+    window = Window(1_024, 0.0)
+    door.hold(Waiting(1, id_of(7), 5, 60.0, 0.0, 1))
+    assert not door.lacks(id_of(8), Before(5, 1), window)
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "wanted_since", "until"),
+    [
+        (500, OLD, 160.0),
+        (500, 100.0 - 0.4, 0.0),  # published before anybody here wanted it
+        (500, 100.0 - 0.9, 102.0),  # published just after: it may not have been sent here
+        (500, 100.0 - 1.6, 160.0),
+        (61_000, OLD, 0.0),  # nobody can say of it any more
+        (500, inf, 0.0),  # only a group wants it: it may have gone to another member
+    ],
+)
+def test_it_waits_only_for_what_was_wanted_here(age_ms: int, wanted_since: float, until: float) -> None:
+    assert gate().until(Before(5, age_ms), wanted_since, 100.0) == until
+
+
+def test_a_gate_that_is_full_lets_events_pass() -> None:
+    door = gate()
+    for seq in range(HELD):
+        door.hold(Waiting(seq, id_of(2 * seq + 1), 2 * seq, 60.0, 0.0, 1))
+    assert door.until(Before(5, 1), OLD, 0.0) == 0.0
+
+
+def test_what_is_overdue_leaves_but_not_before_the_one_it_waits_for() -> None:
+    door = gate()
+    door.hold(Waiting(1, id_of(9), 7, 13.0, 3.0, 1))
+    door.hold(Waiting(2, id_of(7), 5, 14.0, 4.0, 1))
+    assert door.next_deadline() == 13.0
+    assert list(door.overdue(13.5)) == []
+    assert [one.id for one in door.overdue(14.0)] == [id_of(7)]
+    follower = door.next_after(id_of(7))
+    assert follower is not None
+    assert follower.id == id_of(9)
+
+
+def test_what_left_in_time_is_not_overdue_later() -> None:
+    door = gate()
+    door.hold(Waiting(1, id_of(9), 7, 13.0, 3.0, 1))
+    assert door.take(id_of(9)) is not None
+    assert list(door.overdue(20.0)) == []
+    assert door.next_deadline() is None
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.core.custody.seen import AT_ONCE, NOTE, NOTE_S, Seen
+from mesh.core.custody.seen import AT_ONCE, NOTE, NOTE_S, RANGES, SINCE, Seen
 from mesh.core.custody.store import StoreRefusedError
 from mesh.core.dedupe import Dedupe, Origin
 from mesh.core.dedupe import Seen as Is
@@ -95,3 +95,46 @@ def test_notes_that_cannot_be_read_and_windows_of_another_size_make_nothing() ->
     larger = Limits(dedupe_window=128)
     assert Seen(store, Dedupe(larger), larger, 0.0).restore(0.0) == 0
     assert Seen(store, Dedupe(LIMITS), LIMITS, 0.0).restore(0.0) == 1
+
+
+def test_ordered_seqs_are_known_to_the_next_process_at_once() -> None:
+    store, dedupe = MemoryStore(), Dedupe(LIMITS)
+    seen = Seen(store, dedupe, LIMITS, 0.0)
+    for seq in (3, 4, 9):
+        dedupe.window(US, 0.0).see(seq)
+    seen.note_ordered({US: [4, 3]})
+    seen.note_ordered({US: [9]})
+    again = Dedupe(LIMITS)
+    Seen(store, again, LIMITS, 1.0).restore(1.0)
+    window = again.window(US, 1.0)
+    assert [seq for seq in range(12) if window.knows(seq)] == [3, 4, 9]
+
+
+def test_a_window_that_is_written_down_makes_them_needless() -> None:
+    store, dedupe = MemoryStore(), Dedupe(LIMITS)
+    seen = Seen(store, dedupe, LIMITS, 0.0)
+    dedupe.window(US, 0.0).see(3)
+    seen.note_ordered({US: [3]})
+    assert any(key.startswith(SINCE) for key in store.notes)
+    seen.note(0.0)
+    assert [key[: len(NOTE)] for key in store.notes] == [NOTE]
+
+
+def test_many_ranges_write_the_window_down() -> None:
+    limits = Limits(dedupe_window=1_024)
+    store, dedupe = MemoryStore(), Dedupe(limits)
+    seen = Seen(store, dedupe, limits, 0.0)
+    for seq in range(0, 4 * RANGES, 2):
+        dedupe.window(US, 0.0).see(seq)
+        seen.note_ordered({US: [seq]})
+    assert any(key.startswith(NOTE) for key in store.notes)
+    again = Dedupe(limits)
+    Seen(store, again, limits, 1.0).restore(1.0)
+    window = again.window(US, 1.0)
+    assert [seq for seq in range(4 * RANGES) if window.knows(seq)] == list(range(0, 4 * RANGES, 2))
+
+
+def test_damaged_ones_are_passed_over() -> None:
+    store = MemoryStore()
+    store.notes[SINCE + "x"] = b"\xff"
+    assert Seen(store, Dedupe(LIMITS), LIMITS, 0.0).restore(0.0) == 0
