@@ -256,6 +256,9 @@ _EVENTS: Final[tuple[ErrorCode, ...]] = (
     ErrorCode("MESH-E051", "the acknowledgement that was asked for did not come in time",
               "Nothing to repeat: the event is accepted, and is delivered or ends as a dead letter; the detail says who is missing.",
               status=504),
+    ErrorCode("MESH-E052", "the disk failed while the event was being stored: it may be delivered, or be lost",
+              "Publish it again, here or at another node; a subscriber may see it twice then, with the same id and source.",
+              status=503),
 )
 # -- links -----------------------------------------------------------------------------------------------
 _LINKS: Final[tuple[ErrorCode, ...]] = (

@@ -74,9 +74,14 @@ def _not_kept(reason: Refuse) -> RefusedError:
         Refuse.STARTING: "this node has just started and does not know yet who wants what",
         Refuse.NO_JOURNAL: "this node keeps no journal",
         Refuse.SPOOL_FULL: "as much waits under its [[topic]] as may (spool), and the rule says block",
-        Refuse.TIMEOUT: "it is not on the disk in time; it may be delivered all the same",
     }
     return RefusedError("MESH-E050", why.get(reason, f"the journal says {reason.value}"), status=503)
+
+
+def _in_doubt(reason: Refuse) -> RefusedError:
+    """Events that were taken in, and sent on perhaps, but are not on the disk."""
+    why = "the disk takes too long" if reason is Refuse.TIMEOUT else f"the journal says {reason.value}"
+    return RefusedError("MESH-E052", why, status=503)
 
 
 class Clients:
@@ -225,7 +230,7 @@ class Clients:
                 while ticket.lsn is None or store.synced < ticket.lsn:
                     why = ticket.refused or store.refusal(0)
                     if why is not None and (ticket.refused or why in DISK_FAILS):
-                        raise _not_kept(why)
+                        raise _in_doubt(why)
                     await self._moved.park()
             with trio.move_on_at(answer_by):
                 while call is not None and not call.acknowledgement().complete:
@@ -234,9 +239,9 @@ class Clients:
             if call is not None:
                 self._machine.custody.receipts.close(call)
         if ticket.refused is not None:
-            raise _not_kept(ticket.refused)
+            raise _in_doubt(ticket.refused)
         if ticket.lsn is None or store.synced < ticket.lsn:
-            raise _not_kept(Refuse.TIMEOUT)
+            raise _in_doubt(Refuse.TIMEOUT)
         if call is not None and not call.acknowledgement().complete:
             raise self._unacknowledged(call, timeout_s)
 

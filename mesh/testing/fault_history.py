@@ -19,8 +19,8 @@ class Published(msgspec.Struct, array_like=True):
     """One event; its place in the history's list is its number, and its CloudEvent id.
 
     n: which one of its key. sent_s: when the attempt began that was answered last. outcome: `accepted` (202, with `mesh_id`),
-    `refused` (an answer that says no), `unknown` (no answer). doubtful: an attempt before ended without an answer, so that the
-    mesh may have it under another mesh_id, too.
+    `refused` (an answer that says no), `unknown` (no answer). doubtful: an attempt before ended without an answer, or
+    with one that says that nobody knows (MESH-E052), so that the mesh may have it under another mesh_id, too.
     """
 
     stream: str

@@ -163,7 +163,7 @@ class Publisher:
             sent_s = clock.now()
             answer = await self._ask(body)
             if answer is None or answer.status in (429, 503):
-                if answer is None:
+                if answer is None or b"MESH-E052" in answer.body:
                     for number in numbers:
                         published[number].doubtful = True
                 else:

@@ -7,11 +7,13 @@ import trio
 import trio.testing
 from node.memory_mesh import Box, MemoryMesh, memory_mesh, until
 
+from mesh.core.custody.window import AckTerms
 from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, NewEvent
 from mesh.model.limits import Limits
-from mesh.model.reasons import Close, Drop
+from mesh.model.reasons import Close, Drop, Refuse
 from mesh.node.runner import Node
-from mesh.node.service import Missing, RefusedError, Wait
+from mesh.node.service import AckLevel, Missing, RefusedError, Wait
+from mesh.testing.memory_store import MemoryStore
 
 
 def event(topic: str, data: bytes = b"x") -> NewEvent:
@@ -274,3 +276,38 @@ async def test_a_requester_that_gives_up_leaves_nothing_behind(
             await node.clients.request(event("svc"), 5.0)
         assert len(node.machine.inboxes) == 0
         assert len(node.clients.requests) == 0
+
+
+class _Unsynced(MemoryStore):
+    """Takes records in, and does not get them onto the disk."""
+
+    @property
+    def synced(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(("fault", "why"), [(Refuse.NO_SPACE, "no_space"), (None, "too long")])
+async def test_a_disk_that_fails_after_an_event_was_taken_in_leaves_it_in_doubt(
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Refuse | None,
+    why: str,
+) -> None:
+    async with memory_mesh(monkeypatch) as mesh:
+        store = _Unsynced()
+        node = mesh.node("eu", "n1", store=store)
+        node.machine.custody.intake.informed = lambda now: True
+        number = node.machine.consumers.connect(
+            "c", AckTerms(False, 30.0, 5, 100), trio.current_time()
+        ).number
+        node.machine.subscribe(number, 1, "t", "", trio.current_time())
+        kept = node.clients.keep([event("t")], AckLevel.ACCEPTED)
+        store.fault = fault
+        with pytest.raises(RefusedError) as refused:
+            await node.clients.kept(kept, 1.0)
+        assert (refused.value.code, refused.value.status) == ("MESH-E052", 503)
+        assert why in refused.value.detail
+        if fault:
+            with pytest.raises(RefusedError) as second:
+                node.clients.keep([event("t")], AckLevel.ACCEPTED)
+            assert second.value.code == "MESH-E050", "nothing was taken in: there is no doubt"

@@ -10,10 +10,12 @@ from node.test_views import documented
 from unit.core.custody.memory_store import MemoryStore
 
 from mesh.core.opening import Terms
-from mesh.model.event import NewEvent
+from mesh.model.event import Event, NewEvent
 from mesh.model.reasons import Close, Drop
 from mesh.node.inspect import CustodyReading, What
 from mesh.node.runner import Node
+from mesh.wire.codec import encode_body
+from mesh.wire.frames import BatchHeader, Flag, Leg
 
 
 async def cut_off(mesh: MemoryMesh) -> Node:
@@ -98,3 +100,26 @@ async def test_the_reading_has_every_counter(
             passed_window=4,
         )
         assert mesh.nodes["u1:1"].inspection.view(What.SPOOLS) == []
+
+
+async def test_what_waits_for_an_event_before_it_is_told_with_that_reason(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with memory_mesh(monkeypatch) as mesh:
+        node = mesh.node("eu", "n1", store=MemoryStore())
+        session = node.clients.open_session(_Nobody(), protocol="ws", name="shop")
+        node.clients.subscribe(session, 1, "t")
+        await trio.sleep(5.0)
+        late = Event(7, "t", "k", 0, ("", "", "eu=6@100"), (), b"12345")
+        header = BatchHeader(Leg.LOCAL, Flag.CUSTODY, "us", "u1", 7, ("eu",), 0, 9, 0, ("us",), 1, 1)
+        node.machine.custody.keeping.deliver(header, [late], encode_body([late]), trio.current_time())
+        await trio.sleep(2.0)
+        [spool] = node.inspection.view(What.SPOOLS)
+        assert documented("spools") <= spool.keys()
+        assert (spool["kind"], spool["destination"], spool["why"]) == ("clients", "here", "order")
+        assert (spool["events"], spool["bytes"], spool["oldest_s"]) == (1, 5, pytest.approx(2.0, abs=0.1))
+        assert node.inspection.counters().custody.held_back == 1
+        await trio.sleep(node.settings.limits.order_hold_s)
+        assert node.inspection.view(What.SPOOLS) == []
+        reading = node.inspection.counters().custody
+        assert (reading.held_back, reading.order_gaps) == (0, 1)
