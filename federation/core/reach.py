@@ -64,6 +64,14 @@ class Reach:
         """Filters and groups held for other regions. Cost: O(regions)."""
         return sum(map(len, self._counts.values()))
 
+    def bridges(self, region: str) -> Collection[str]:
+        """Bridges of a region whose tables are known."""
+        return self._tables.get(region, {}).keys()
+
+    def keys(self, region: str, bridge: str) -> set[str]:
+        """Keys of what one bridge told. Cost: O(entries)."""
+        return set(self._tables.get(region, {}).get(bridge, ()))
+
     def told(self, region: str, bridge: str) -> None:
         """A bridge told its table, be it empty: a bridge whose region wants nothing counts like any other."""
         if bridge not in self._tables.get(region, {}):

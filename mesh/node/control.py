@@ -120,6 +120,8 @@ class ControlPlane:
         """Plans may be out of date: interest, routes or members changed."""
         self.effects: list[Effect] = []
         self._live: set[str] = {settings.node}
+        self._ended: set[str] = set()
+        """Bridges whose earlier process has ended, and that have exported nothing since."""
         self._gone: list[str] = []
         self.exchange = TableExchange(
             self.tables, self.world, links, self.effects, settings.limits, dice, now
@@ -432,7 +434,17 @@ class ControlPlane:
 
     def _world_changed(self, owner: str, changes: Iterable[Change], now: float) -> None:
         region, _, bridge = owner.partition("/")
-        if region != self.region:
+        position = self.world.position(owner)
+        if position is not None and not position.n:
+            # Its earlier process has ended, and this one exports nothing yet. What the earlier one told counts until it does, or
+            # until no route leads to it any more: a neighbour may not have noticed that the earlier one is gone.
+            if bridge in self.reach.bridges(region):
+                self._ended.add(owner)
+        elif region != self.region:
+            if owner in self._ended:
+                self._ended.discard(owner)
+                for key in self.reach.keys(region, bridge) - {key for key, _ in self.world.items(owner)}:
+                    self.reach.set_entry(region, bridge, key, None)
             if region not in self.reach.regions():
                 self.reach.set_live(region, self.routes.live_bridges(region))
             self.reach.told(region, bridge)
@@ -540,6 +552,7 @@ class ControlPlane:
             elif now - self._quiet.setdefault(owner, now) > KEPT_S:
                 del self._quiet[owner]
                 self.world.forget(owner, now)
+                self._ended.discard(owner)
                 if region != self.region:
                     self.reach.forget(region, bridge)
                 self.changed = True

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from mesh.core.custody.store import StoreRefusedError
 from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits
+from mesh.model.topic_rules import Level, TopicRule, TopicRules
 from mesh.testing.monitor import Violation
 from mesh.testing.promises import Promises, left_over
 from mesh.testing.sim_client import Habit
@@ -87,11 +88,12 @@ class Play:
     nodes: int
     scenario: Scenario
     bridges: int = 2
+    rules: tuple[TopicRule, ...] = ()
 
 
 def stage(play: Play, seed: int) -> Stage:
     """Regions joined by bridges between all their nodes of the same number, started and settled."""
-    world = World(seed, limits=Limits(custody_timeout_s=4.0))
+    world = World(seed, limits=Limits(custody_timeout_s=4.0), rules=TopicRules(list(play.rules)))
     nodes: dict[str, SimNode] = {}
     regions = sorted({region for edge in play.edges for region in edge})
     for at, region in enumerate(regions):
@@ -251,6 +253,15 @@ def _behind(on: Stage) -> None:
         on.publish(0.3 * at, "a-2", "orders/x", "orders/y")
 
 
+def _ordered(on: Stage) -> None:
+    """Two ways from origin to readers; whichever node dies, the events of a key come in order, to durable clients and to sessions."""
+    on.nodes["c-1"].join("ledger", ("orders/#", ""))
+    on.nodes["c-1"].subscribe(1, 1, "orders/#")
+    on.nodes["c-2"].join("audit", ("orders/x", ""))
+    for at in range(30):
+        on.publish(0.1 * at, "a-1", "orders/x", "orders/y", key=f"k{at % 2}")
+
+
 PLAYS: Final = {
     play.name: play
     for play in (
@@ -259,6 +270,13 @@ PLAYS: Final = {
         Play("line", (("a", "b"), ("b", "c")), 2, _line),
         Play("behind", (("a", "b"),), 2, _behind, bridges=1),
         Play("groups", (("a", "b"), ("b", "c")), 2, _groups),
+        Play(
+            "ordered",
+            (("a", "b"), ("b", "c")),
+            2,
+            _ordered,
+            rules=(TopicRule("orders/#", Level.AT_LEAST_ONCE, ordered=True),),
+        ),
     )
 }
 

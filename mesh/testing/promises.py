@@ -42,13 +42,14 @@ class Asks(NamedTuple):
 
 class Owed(NamedTuple):
     """Who is to get an event that `origin` took in: each of `receivers`, and one member of each group. calm: in
-    times without faults."""
+    times without faults. at: when that was."""
 
     topic: str
     origin: NodeKey
     receivers: tuple[Asks, ...]
     groups: tuple[Asks, ...]
     calm: bool
+    at: float
 
 
 def receiver(node: SimNode, session: int, client: str) -> Receiver:
@@ -119,7 +120,7 @@ class Promises:
                 asks = [one for one in self._steady if matches(one.filter, taken.topic)]
                 plain = tuple(one for one in asks if not one.group)
                 groups = tuple(one for one in asks if one.group)
-                owed = Owed(taken.topic, taken.node, plain, groups, self.faultless)
+                owed = Owed(taken.topic, taken.node, plain, groups, self.faultless, taken.at)
                 self._owed[taken.mesh_id] = owed
         while self._checked < len(world.delivered):
             self._delivered(world.delivered[self._checked])
@@ -154,6 +155,20 @@ class Promises:
                 if owed.calm and not node.habit.repeats:
                     self.note("order", f"{one.mesh_id} came to {who[1]} of {who[0]} after {self._last[lane]}")
             self._last[lane] = max(seq, self._last.get(lane, -1))
+            if self.world.rules.of(one.event.topic).ordered and (one.client or owed.at > node.began_at):
+                self._ordered(one, who)
+
+    def _ordered(self, one: Delivered, who: Receiver) -> None:
+        """Of an ordered topic every first delivery comes in the order of its origin and key, whatever goes wrong: of all
+        that was published since a durable client, or a session, subscribed."""
+        region, name, epoch, seq = one.mesh_id
+        chain = (who, region, name, epoch, f"{one.event.topic}\n{one.event.key}")
+        last = self._last.get(chain, -1)
+        if seq < last:
+            self.note(
+                "ordered", f"{one.mesh_id} of {one.event.topic} came to {who[1]} of {who[0]} after {last}"
+            )
+        self._last[chain] = max(seq, last)
 
     @staticmethod
     def _group_of(node: SimNode, one: Delivered) -> tuple[str, str] | None:

@@ -84,6 +84,8 @@ class SimNode:
         self.busy_until = 0.0
         self.up = False
         self.generation = 0
+        self.began_at = 0.0
+        """When this process began."""
         """Counts its processes."""
         self.connections: dict[int, Connection] = {}
         self.targets: list[tuple[NodeKey, Terms]] = []
@@ -143,6 +145,7 @@ class SimNode:
         dice = random.Random(world.dice.getrandbits(64))
         self.machine = NodeMachine(settings, dice, self.now, store=self.store, rules=world.rules)
         self.generation += 1
+        self.began_at = world.now
         self._commit_armed = False
         self.machine.recover(int((WALL_S + world.now + self.skew_s) * 1e3), self.now)
         self.up = True

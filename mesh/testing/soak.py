@@ -43,6 +43,7 @@ CHECKED: Final = (
     "P11",
     "P12",
     "order",
+    "ordered",
     "exact",
     "request",
     "loss",

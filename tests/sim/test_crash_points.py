@@ -26,6 +26,13 @@ FOUND = {
         "behind",
         [Death(B, 91, True, 0.0, 0.7)],
     ),
+    "a bridge that started again ended its old table before it had a link, while its neighbour still told its old route": (
+        "ordered",
+        [
+            Death(NodeKey("c", "c-2"), 94, told=False, torn=0.0),
+            Death(B, 375, torn=1.0, down_s=0.05),
+        ],
+    ),
     "as the first, while the neighbour was accepting": (
         "two-regions",
         [Death(B, 46, False, 1.0, 5.0), Death(A, 16, True, 0.5, 0.7)],
@@ -60,6 +67,27 @@ def test_a_death_in_each_kind_of_moment_of_each_node() -> None:
 @pytest.mark.parametrize(("name", "count"), [("two-regions", 40), ("chain", 25), ("groups", 10)])
 def test_two_deaths(name: str, count: int) -> None:
     unharmed(name, [*pairs(PLAYS[name], random.Random(11), count)])
+
+
+def test_ordered_topics_keep_their_order_through_two_deaths_that_split_the_ways() -> None:
+    """Without the gate two of five of these lives change the order (see test_custody_checkers)."""
+    dice = random.Random(5)
+    unharmed(
+        "ordered",
+        [
+            (
+                Death(
+                    NodeKey("c", dice.choice(("c-1", "c-2"))),
+                    dice.randint(50, 250),
+                    told=dice.random() < 0.5,
+                    torn=0.0,
+                    down_s=dice.choice((0.7, 5.0)),
+                ),
+                Death(B, dice.randint(80, 380), torn=1.0, down_s=dice.choice((0.05, 0.7))),
+            )
+            for _ in range(25)
+        ],
+    )
 
 
 @pytest.mark.parametrize("what", FOUND)

@@ -12,6 +12,7 @@ from mesh.core.custody.departure import Departure
 from mesh.core.custody.dispatch import Dispatch
 from mesh.core.custody.keeping import Keeping
 from mesh.core.custody.lane import Lane
+from mesh.core.custody.order import Gate
 from mesh.model.ids import NodeKey
 from mesh.testing.crash_points import PLAYS, Death, Play, Stage, live
 from mesh.testing.sim_store import SimStore
@@ -134,3 +135,10 @@ def test_order_a_region_that_turns_a_batch_round(monkeypatch: Patch) -> None:
     monkeypatch.setattr(Arrival, "_shares", shares)
     life = live(Play("pair", (("a", "b"),), 1, pair))
     assert {violation.prop for violation in life.violations} == {"order"}
+
+
+def test_ordered_without_the_gate(monkeypatch: Patch) -> None:
+    """What a transit node holds for a node that died is overtaken by what goes the other way once it has died itself."""
+    monkeypatch.setattr(Gate, "lacks", lambda self, id, said, window: False)
+    away = Death(NodeKey("c", "c-2"), 140, told=False, down_s=5.0)
+    assert any("ordered" in found("ordered", away, Death(B, at, torn=1.0)) for at in range(200, 300, 10))
