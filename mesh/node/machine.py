@@ -376,6 +376,11 @@ class NodeMachine:
         self._tell_of_clients(now)
         self._settle(now)
 
+    def keep_log(self, session: int) -> None:
+        """This session is the node's event log: what it subscribes to from now on is wanted as by a durable client, and of what is
+        delivered at least once a part is kept until `custody.log.done`."""
+        self.consumers.log_session = session
+
     def unsubscribe(self, session: int, sid: int, now: float) -> None:
         """Remove a client's subscription. Raises KeyError when there is none."""
         held = self.subscriptions.of_session(session).get(sid, "")

@@ -17,6 +17,7 @@ from mesh.core.counters import Counters
 from mesh.core.custody.backlog import NEVER, Backlog, Handed
 from mesh.core.custody.dispatch import GROUP_RETRY_S, Dispatch, Owner
 from mesh.core.custody.durable import DurableClients, Settings
+from mesh.core.custody.log_shares import LOG
 from mesh.core.custody.records import EventId, Records, Unpack
 from mesh.core.custody.store import Store
 from mesh.core.custody.wanted import Wanted, sort, split_group_part
@@ -104,6 +105,8 @@ class Consumers:
         self._subscriptions = subscriptions
         self._limits = limits
         self._counters = counters
+        self.log_session = 0
+        """The session of the node's event log, whose interest outlives this process as a durable client's does; 0: there is none."""
         self._kept: dict[tuple[str, str], int] = {}
         """(group, filter) -> durable subscriptions to it."""
         self._news = News([], {})
@@ -137,6 +140,8 @@ class Consumers:
 
     def part_of(self, session: int, *, receipt: bool = False) -> str:
         """The part of a session, "" for one that is served directly. receipt: whatever it is, its acknowledgement is waited for."""
+        if session == self.log_session:
+            return LOG
         if not receipt and not self.is_consumer(session):
             return ""
         client = self.durable.of_number(session)
@@ -146,6 +151,8 @@ class Consumers:
         """The batch is record `lsn`, owed to `wanted.parts` among others: hand it on as far as there is room."""
         self._dispatch.records.keep(lsn, header, events)
         for part, indexes in wanted.parts.items():
+            if part == LOG:
+                continue
             self._dispatch.queue(self._backlog(part), lsn, header, events, indexes, now, repeats=False)
 
     def recover(
@@ -261,6 +268,7 @@ class Consumers:
         client = self.durable.of_number(session)
         if client is not None:
             self.durable.subscribed(client, sid, filter, group)
+        if client is not None or session == self.log_session:
             self._keep(group, filter, 1)
         backlog = self._dispatch.groups.get((group, filter)) if group else None
         if backlog is not None:
