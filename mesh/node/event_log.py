@@ -191,7 +191,9 @@ class EventLog:
                 if (tail.full or self._gap is not None) and not self._has_room(tail):
                     dropped += 1
                     continue
-                tail.add(Logged(tail.next, now_ms, now_ms + kept_ms, origin, path, _timeless(event)))
+                if event.deadline_ms or event.extra is not None:
+                    event = _timeless(event)
+                tail.add(Logged(tail.next, now_ms, now_ms + kept_ms, origin, path, event))
         if dropped:
             self._drop(tail, dropped, now_ms)
         self._work.set()
@@ -463,6 +465,4 @@ class EventLog:
 
 def _timeless(event: Event) -> Event:
     """An event without what is of the moment: its deadline and where replies go."""
-    if event.deadline_ms or event.extra is not None:
-        return Event(event.seq, event.topic, event.key, 0, None, event.attributes, event.data)
-    return event
+    return Event(event.seq, event.topic, event.key, 0, None, event.attributes, event.data)

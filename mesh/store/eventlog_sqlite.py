@@ -93,9 +93,9 @@ class SqliteLog:
     def _open(self) -> None:
         write = self._writer = apsw.Connection(str(self._path))
         write.set_busy_timeout(BUSY_MS)
-        write.execute(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 67108864"
-        )
+        # One by one: apsw stops at the first row of a statement, and the ones behind it are not run.
+        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "journal_size_limit = 67108864"):
+            _rows(write, f"PRAGMA {pragma}")
         version = write.pragma("user_version")
         if version == 0 and not _rows(write, "SELECT 1 FROM sqlite_master"):
             with _transaction(write):
