@@ -222,20 +222,27 @@ class Consumers:
         news, self._news = self._news, News([], {})
         return news
 
+    def admit(self, name: str, terms: AckTerms) -> None:
+        """Note a durable client that is about to connect, before anything else changes.
+
+        Raises: ValueError when there are too many clients; StoreRefusedError, no room for its note. State unaffected."""
+        if self.durable.of_name(name) is None and len(self.durable) >= self._limits.durable_clients:
+            raise ValueError(f"{self._limits.durable_clients} durable clients are known")
+        self.durable.admit(name, _settings(terms))
+
     def connect(
         self, name: str, terms: AckTerms, now: float, resume_after: EventId | None = None
     ) -> Connected:
         """A durable client connected; new ones are made. Whoever was connected under the name before gets nothing more (the
-        caller closes that connection). Raises: ValueError when there are too many clients; state unaffected.
+        caller closes that connection). Raises: as `admit`.
 
         resume_after: the last event it says it has: what was sent until then counts as acknowledged.
         """
+        self.admit(name, terms)
         known = self.durable.of_name(name)
-        if known is None and len(self.durable) >= self._limits.durable_clients:
-            raise ValueError(f"{self._limits.durable_clients} durable clients are known")
         if known is not None:
             self.disconnect(known.number, now)
-        client = self.durable.connect(name, Settings(terms.auto, terms.ack_timeout_s, terms.max_deliveries))
+        client = self.durable.connect(name, _settings(terms))
         if known is None:
             self._news.clients[name] = True
         if resume_after is not None:
@@ -263,12 +270,16 @@ class Consumers:
         self._left_groups(held.values(), now)
         return told
 
-    def subscribed(self, session: int, sid: int, filter: str, group: str, now: float) -> None:
-        """A session subscribed (it is in the index by now)."""
+    def subscribing(self, session: int, sid: int, filter: str, group: str) -> None:
+        """A session is about to subscribe: a durable client's is noted first. Raises: StoreRefusedError: no room; state unaffected."""
         client = self.durable.of_number(session)
         if client is not None:
-            self.durable.subscribed(client, sid, filter, group)
-        if client is not None or session == self.log_session:
+            self.durable.subscribing(client, sid, filter, group)
+
+    def subscribed(self, session: int, sid: int, filter: str, group: str, now: float) -> None:
+        """A session subscribed (it is in the index by now). Raises: as `subscribing`, where that was not called."""
+        self.subscribing(session, sid, filter, group)
+        if self.durable.of_number(session) is not None or session == self.log_session:
             self._keep(group, filter, 1)
         backlog = self._dispatch.groups.get((group, filter)) if group else None
         if backlog is not None:
@@ -516,6 +527,10 @@ class Consumers:
             late=self._late,
             unknown_acks=self._unknown_acks,
         )
+
+
+def _settings(terms: AckTerms) -> Settings:
+    return Settings(terms.auto, terms.ack_timeout_s, terms.max_deliveries)
 
 
 def event_id(mesh_id: MeshId) -> EventId:
