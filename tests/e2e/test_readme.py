@@ -19,6 +19,8 @@ WAIT = {
     "start": "until mesh routes list --node http://127.0.0.1:8224 2>/dev/null | grep -q us,eu; do sleep 0.1; done",
     "subscribe": "until grep -q installed subscribed.txt; do sleep 0.1; done",
     "publish": "wait $!; cat subscribed.txt",
+    "durable": "until grep -q installed subscribed.txt; do sleep 0.1; done",
+    "acknowledged": "wait $!; cat subscribed.txt",
 }
 
 
@@ -51,7 +53,7 @@ def test_the_tour_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
                 command = command.replace(" &", f" {EU_PORTS} > eu.log 2>&1 &")
             elif command.startswith("mesh run"):
                 command = command.replace(" &", " > other.log 2>&1 &")
-            elif command.startswith("mesh subscribe"):
+            elif command.startswith("mesh subscribe") and command.endswith("&"):
                 command = command.replace(" &", " > subscribed.txt 2>&1 &")
             elif command.startswith("mesh reply"):
                 command = (
@@ -88,6 +90,14 @@ def test_the_tour_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
         "installed in ap, eu, us",
         "\n42\n",
         "MESH-E013 nobody/here: no_responders",
+        "billing: 0 events waited",
+        '{"total": 7}',
+        "billing: 1 events waited",
+        '{"total": 8}',
+        "invoices/3  expired  client billing",
+        "eu-1  orders/#  2 ",
         "unreachable (interest kept)",
     ):
         assert words in said, said
+    assert len(re.findall(r"orders/1  2 hops ap>us .* hello", said)) == 2, f"live, and from the log: {said}"
+    assert '{"total": 9}' not in said, said
