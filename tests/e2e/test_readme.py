@@ -17,9 +17,9 @@ EU_PORTS = "--events 127.0.0.1:7222 --link 127.0.0.1:7946 --admin 127.0.0.1:8222
 
 WAIT = {
     "start": "until mesh routes list --node http://127.0.0.1:8224 2>/dev/null | grep -q us,eu; do sleep 0.1; done",
-    "subscribe": "until grep -q installed subscribed.txt; do sleep 0.1; done",
+    "subscribe": "until grep -qs installed subscribed.txt; do sleep 0.1; done",
     "publish": "wait $!; cat subscribed.txt",
-    "durable": "until grep -q installed subscribed.txt; do sleep 0.1; done",
+    "durable": "until grep -qs installed subscribed.txt; do sleep 0.1; done",
     "acknowledged": "wait $!; cat subscribed.txt",
 }
 
@@ -54,7 +54,7 @@ def test_the_tour_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
             elif command.startswith("mesh run"):
                 command = command.replace(" &", " > other.log 2>&1 &")
             elif command.startswith("mesh subscribe") and command.endswith("&"):
-                command = command.replace(" &", " > subscribed.txt 2>&1 &")
+                command = "rm -f subscribed.txt; " + command.replace(" &", " > subscribed.txt 2>&1 &")
             elif command.startswith("mesh reply"):
                 command = (
                     command.replace(" &", " > replied.txt 2>&1 &")
@@ -73,7 +73,7 @@ def test_the_tour_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
         "MESH_EVENTS": "http://" + re.findall(r"--id eu-1.*--events (\S+)", text)[0],
     }
     done = subprocess.run(
-        ["timeout", "60", "bash", "-c", text],
+        ["timeout", "90", "bash", "-c", text],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
