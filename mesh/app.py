@@ -314,8 +314,9 @@ def _event_log(config: Config, node: Node) -> EventLog | None:
             set_aside(folder)
         return SqliteLog(folder)
 
-    node.clients.log = EventLog(node, rules, open_engine)
-    return node.clients.log
+    node.clients.log = event_log = EventLog(node, rules, open_engine)
+    event_log.attach()
+    return event_log
 
 
 async def _serve(
@@ -326,6 +327,7 @@ async def _serve(
     discovery = Discovery(
         node, node.settings.address, nodes, directory, config.registry.lease_s, directory_address=at_directory
     )
+    event_log = _event_log(config, node)
     async with _closing(discovery), trio.open_nursery() as nursery:
         reloading = Reloading(config, node, discovery, again) if again is not None else None
         nursery.start_soon(_on_signals, node, reloading, name="signals")
@@ -335,7 +337,6 @@ async def _serve(
             nursery.start_soon(node.dialler.keep, target, name=f"seed {seed}")
         nursery.start_soon(keep_bridges, node, _plans(config), discovery.directory, name="bridges")
         nursery.start_soon(discovery.run, name="discovery")
-        event_log = _event_log(config, node)
         if event_log is not None:
             await nursery.start(event_log.run)
         flusher = Flusher(journal, lambda _: node.stored(), lambda state: _journal_state(node, state))

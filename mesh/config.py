@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, NamedTuple
 from mesh.backends import Backend, backend_problems, backend_warnings, file_problems
 from mesh.keys import KEYS, LISTS
 from mesh.model.errors import MeshError
-from mesh.model.limits import Limits
+from mesh.model.limits import CALL_COPIES, Limits
 from mesh.model.quantity import Address
 from mesh.model.topic_rules import Level, SpoolPolicy, TopicRule
 from mesh.sources import Entry, Source, from_environ, from_file, from_flags, indexes
@@ -339,6 +339,9 @@ def _contradictions(config: Config, merged: _Merged) -> Iterator[MeshError]:
         if getattr(config.limits, smaller) > getattr(config.limits, larger):
             key = "federation.hop_limit" if smaller == "hop_limit" else f"limits.{smaller}"
             yield MeshError("MESH-C006", merged.where(key), f"it is more than limits.{larger}")
+    if CALL_COPIES * config.limits.body_bytes > config.limits.journal_pending_bytes:
+        what = f"it is less than {CALL_COPIES} times limits.body_bytes: the largest call at least once would never be taken"
+        yield MeshError("MESH-C006", merged.where("limits.journal_pending_bytes"), what)
 
 
 def _directory_problems(config: Config, merged: _Merged) -> Iterator[MeshError]:

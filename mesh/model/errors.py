@@ -251,6 +251,9 @@ _EVENTS: Final[tuple[ErrorCode, ...]] = (
               "Let one process at a time use a client's name; to share work, subscribe with a group.", status=409),
     ErrorCode("MESH-E043", "too many durable clients",
               "Remove those that nobody uses (DELETE /v1/clients/NAME); [limits] durable_clients is the bound.", status=503),
+    ErrorCode("MESH-E044", "the durable client's subscription cannot be kept now, so it is not made",
+              "Nothing has changed: unsubscribe or remove what nobody uses, or raise [limits] journal_notes_bytes; where the detail names "
+              "the disk, repair that, and ask again.", status=503),
     ErrorCode("MESH-E050", "the event cannot be kept now, so it is not accepted",
               "Publish it again after a moment, here or at another node; the detail says what the journal lacks.", status=503),
     ErrorCode("MESH-E051", "the acknowledgement that was asked for did not come in time",

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+CALL_COPIES = 4
+"""A call's events are stored at most so often at once: for elsewhere, for whoever listens here, and for two queue groups at other nodes; or
+twice, where every topic and key is as long as the rest of its event."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -79,7 +83,7 @@ class Limits:
     # the journal
     journal_bytes: int = 1 << 30  # of all segments on the disk; full: what is to be stored is refused, full
     journal_records: int = 250_000  # open records, about 400 bytes of memory each; more: refused, full
-    journal_pending_bytes: int = 8 << 20  # not yet written; more: refused, pending_full
+    journal_pending_bytes: int = 32 << 20  # not yet written; more: refused, pending_full; >= 4 body_bytes
     journal_commit_bytes: int = 256 * 1024  # written at once, then one fdatasync
     journal_notes_bytes: int = 16 << 20  # keys and values of all notes; more: refused, notes_full
     segment_bytes: int = 16 << 20  # a segment of the journal is sealed before it would grow beyond this

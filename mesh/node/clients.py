@@ -250,6 +250,10 @@ class Clients:
         who = "; ".join(f"{region}: {reason} ({detail})" for region, reason, detail in missing[:8])
         return RefusedError("MESH-E051", f"within {timeout_s:g} s not everybody answered: {who}", status=504)
 
+    async def moved(self) -> None:
+        """Wait until `kept_moved`."""
+        await self._moved.park()
+
     def kept_moved(self) -> None:
         """The journal committed, its state changed, or receipts came: whoever waits for one of them looks again."""
         self._moved.unpark_all()
@@ -283,6 +287,8 @@ class Clients:
             self._machine.subscribe(number, sid, filter, group, trio.current_time())
         except ValueError as error:
             raise RefusedError("MESH-E019", str(error), status=409) from None
+        except StoreRefusedError as refused:
+            raise self.receivers.not_noted(refused.reason) from None
 
     def _check_session(self, session: SessionId) -> None:
         self._check_draining()

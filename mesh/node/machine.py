@@ -368,13 +368,21 @@ class NodeMachine:
         return self.custody.recover(wall_ms, now)
 
     def subscribe(self, session: int, sid: int, filter: str, group: str, now: float) -> None:
-        """Add a client's subscription. The filter must be checked. Raises ValueError when the sid is taken."""
+        """Add a client's subscription. The filter must be checked. Raises: ValueError when the sid is taken; StoreRefusedError: a
+        durable client's cannot be noted. State unaffected."""
+        if sid not in self.subscriptions.of_session(session):
+            self.consumers.subscribing(session, sid, filter, group)
         for change in self.subscriptions.subscribe(session, sid, filter, group):
             self.control.interest_changed(*change, now)
         self.control.changed = True
         self.consumers.subscribed(session, sid, filter, group, now)
         self._tell_of_clients(now)
         self._settle(now)
+
+    def keep_log(self, session: int) -> None:
+        """This session is the node's event log: what it subscribes to from now on is wanted as by a durable client, and of what is
+        delivered at least once a part is kept until `custody.log.done`."""
+        self.consumers.log_session = session
 
     def unsubscribe(self, session: int, sid: int, now: float) -> None:
         """Remove a client's subscription. Raises KeyError when there is none."""
@@ -398,7 +406,7 @@ class NodeMachine:
     def connect_client(
         self, name: str, terms: AckTerms, now: float, resume_after: EventId | None = None
     ) -> Connected:
-        """A durable client connected, see `Consumers.connect`. Raises ValueError when there are too many."""
+        """A durable client connected. Raises: as `Consumers.admit`."""
         connected = self.consumers.connect(name, terms, now, resume_after)
         self._tell_of_clients(now)
         self._settle(now)

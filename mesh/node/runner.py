@@ -295,6 +295,8 @@ class Node:
         deliveries = machine.take_deliveries()
         if deliveries:
             self.clients.deliver(deliveries)
+        if machine.custody.log.waiting and self.clients.log is not None:
+            self.clients.log.keep(machine.custody.log.take())
         if machine.inboxes.ended:
             self.clients.requests.ended(machine.take_ended())
         questions = machine.take_questions()

@@ -152,11 +152,12 @@ class Acks(NamedTuple):
 
 
 class Resumed(NamedTuple):
-    """A durable client that connected. subscriptions: (sid, filter, group) it has. waiting: events kept for it."""
+    """A durable client that connected. subscriptions: (sid, filter, group) it has. waiting: events kept for it. created: it is new."""
 
     session: SessionId
     subscriptions: tuple[tuple[int, str, str], ...]
     waiting: int
+    created: bool = False
 
 
 class DurableItem(NamedTuple):
@@ -187,7 +188,14 @@ class Receivers(Protocol):
         self, sink: Sink, *, protocol: str, client: str, acks: Acks, resume_after: MeshId | None = None
     ) -> Resumed:
         """Register a connection of a durable client, made when it is new. An older connection is closed (taken_over).
-        resume_after: the last event the client says it has. Raises RefusedError (drain, limits, name)."""
+        resume_after: the last event the client says it has. Raises RefusedError (drain, limits, name, no room for its note)."""
+
+    def is_durable(self, session: SessionId) -> bool:
+        """Whether this connection speaks for a durable client."""
+
+    async def noted(self) -> None:
+        """Wait until all that durable clients changed until now is on the disk: only then they may be told. Raises: RefusedError
+        (MESH-E044): it is not, or nobody can say."""
 
     def acknowledge(self, session: SessionId, acks: Acks) -> None:
         """A live session will acknowledge."""

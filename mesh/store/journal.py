@@ -85,7 +85,7 @@ class Journal:
         self._last_number = found.last_number
         self.state = JournalState.OK if found.error is None else state_of(found.error)
         self.synced = self._next_lsn - 1
-        self.notes_synced = self._notes_made = 0
+        self.notes_synced = self.notes_made = 0
         self.wake: Callable[[], None] = lambda: None
         self._active: Segment | None = None
         self._synced_size = 0
@@ -226,9 +226,9 @@ class Journal:
                 raise JournalRefused(reason)
         ledger.set_note(key, value)
         self._backlog.note(key, value)
-        self._notes_made += 1
+        self.notes_made += 1
         self.wake()
-        return self._notes_made
+        return self.notes_made
 
     # -- commits --------------------------------------------------------------------------------------------------
 
@@ -272,7 +272,7 @@ class Journal:
         deletes = deletable(self._ledger, self._active)
         # A segment that goes need not be cut first.
         self._cuts = [segment for segment in self._cuts if segment not in deletes]
-        job = Job(self._disk, items, must_sync, last_lsn, self._notes_made, list(self._cuts), deletes)
+        job = Job(self._disk, items, must_sync, last_lsn, self.notes_made, list(self._cuts), deletes)
         if items or self.state is not JournalState.OK:
             self._aim(job)
         elif not deletes and not self._cuts:

@@ -195,6 +195,8 @@ def test_limits_are_keys_of_their_own(tmp_path: Path) -> None:
             "registry.namespace",
         ),
         ('[registry]\nlease = "500ms"', "MESH-C006", "registry.lease"),
+        ('[limits]\nbody_bytes = "9MiB"', "MESH-C006", "4 times limits.body_bytes"),
+        ('[limits]\njournal_pending_bytes = "31MiB"', "MESH-C006", "limits.journal_pending_bytes"),
         ('[registry.directory]\nkind = "file"', "MESH-C011", "registry.directory.path"),
         ('[registry.directory]\npath = "x"', "MESH-C011", "registry.directory.kind"),
         ('[registry.directory]\nkind = "file"\npath = "x"\nlease = "5s"', "MESH-C020", "directory.lease"),

@@ -17,6 +17,7 @@ from mesh.core.counters import Counters
 from mesh.core.custody.backlog import NEVER, Backlog, Handed
 from mesh.core.custody.dispatch import GROUP_RETRY_S, Dispatch, Owner
 from mesh.core.custody.durable import DurableClients, Settings
+from mesh.core.custody.log_shares import LOG
 from mesh.core.custody.records import EventId, Records, Unpack
 from mesh.core.custody.store import Store
 from mesh.core.custody.wanted import Wanted, sort, split_group_part
@@ -106,6 +107,8 @@ class Consumers:
         self._limits = limits
         self._counters = counters
         self._young = YoungSubscriptions(limits.order_hold_s)
+        self.log_session = 0
+        """The session of the node's event log, whose interest outlives this process as a durable client's does; 0: there is none."""
         self._kept: dict[tuple[str, str], int] = {}
         """(group, filter) -> durable subscriptions to it."""
         self._news = News([], {})
@@ -143,6 +146,8 @@ class Consumers:
 
     def part_of(self, session: int, *, receipt: bool = False) -> str:
         """The part of a session, "" for one that is served directly. receipt: whatever it is, its acknowledgement is waited for."""
+        if session == self.log_session:
+            return LOG
         if not receipt and not self.is_consumer(session):
             return ""
         client = self.durable.of_number(session)
@@ -152,6 +157,8 @@ class Consumers:
         """The batch is record `lsn`, owed to `wanted.parts` among others: hand it on as far as there is room."""
         self._dispatch.records.keep(lsn, header, events)
         for part, indexes in wanted.parts.items():
+            if part == LOG:
+                continue
             self._dispatch.queue(self._backlog(part), lsn, header, events, indexes, now, repeats=False)
 
     def recover(
@@ -221,20 +228,27 @@ class Consumers:
         news, self._news = self._news, News([], {})
         return news
 
+    def admit(self, name: str, terms: AckTerms) -> None:
+        """Note a durable client that is about to connect, before anything else changes.
+
+        Raises: ValueError when there are too many clients; StoreRefusedError, no room for its note. State unaffected."""
+        if self.durable.of_name(name) is None and len(self.durable) >= self._limits.durable_clients:
+            raise ValueError(f"{self._limits.durable_clients} durable clients are known")
+        self.durable.admit(name, _settings(terms))
+
     def connect(
         self, name: str, terms: AckTerms, now: float, resume_after: EventId | None = None
     ) -> Connected:
         """A durable client connected; new ones are made. Whoever was connected under the name before gets nothing more (the
-        caller closes that connection). Raises: ValueError when there are too many clients; state unaffected.
+        caller closes that connection). Raises: as `admit`.
 
         resume_after: the last event it says it has: what was sent until then counts as acknowledged.
         """
+        self.admit(name, terms)
         known = self.durable.of_name(name)
-        if known is None and len(self.durable) >= self._limits.durable_clients:
-            raise ValueError(f"{self._limits.durable_clients} durable clients are known")
         if known is not None:
             self.disconnect(known.number, now)
-        client = self.durable.connect(name, Settings(terms.auto, terms.ack_timeout_s, terms.max_deliveries))
+        client = self.durable.connect(name, _settings(terms))
         if known is None:
             self._news.clients[name] = True
         if resume_after is not None:
@@ -262,11 +276,16 @@ class Consumers:
         self._left_groups(held.values(), now)
         return told
 
-    def subscribed(self, session: int, sid: int, filter: str, group: str, now: float) -> None:
-        """A session subscribed (it is in the index by now)."""
+    def subscribing(self, session: int, sid: int, filter: str, group: str) -> None:
+        """A session is about to subscribe: a durable client's is noted first. Raises: StoreRefusedError: no room; state unaffected."""
         client = self.durable.of_number(session)
         if client is not None:
-            self.durable.subscribed(client, sid, filter, group)
+            self.durable.subscribing(client, sid, filter, group)
+
+    def subscribed(self, session: int, sid: int, filter: str, group: str, now: float) -> None:
+        """A session subscribed (it is in the index by now). Raises: as `subscribing`, where that was not called."""
+        self.subscribing(session, sid, filter, group)
+        if self.durable.of_number(session) is not None or session == self.log_session:
             self._keep(group, filter, 1)
         if not group:
             self._young.add(session, sid, now)
@@ -516,6 +535,10 @@ class Consumers:
             late=self._late,
             unknown_acks=self._unknown_acks,
         )
+
+
+def _settings(terms: AckTerms) -> Settings:
+    return Settings(terms.auto, terms.ack_timeout_s, terms.max_deliveries)
 
 
 def event_id(mesh_id: MeshId) -> EventId:

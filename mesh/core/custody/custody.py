@@ -24,6 +24,7 @@ from mesh.core.custody.departure import Departure
 from mesh.core.custody.intake import Intake, Ticket
 from mesh.core.custody.keeping import Keeping
 from mesh.core.custody.listeners import Listeners
+from mesh.core.custody.log_shares import LOG, LogShares
 from mesh.core.custody.receipts import (
     RECEIPT,
     Awaited,
@@ -114,12 +115,18 @@ class Custody:
             limits=limits,
             counters=counters,
         )
+        self.log = LogShares(store, unpack, self.settle, counters)
         self.keeping = Keeping(
             region,
             store=store,
             departure=self.departure,
             listeners=Listeners(
-                self.consumers, forwarder.deliverer, forwarder.region_plans, self.reassign, counters
+                self.consumers,
+                forwarder.deliverer,
+                forwarder.region_plans,
+                self.reassign,
+                self.log,
+                counters,
             ),
             spools=self.spools,
             letters=self.letters,
@@ -205,6 +212,8 @@ class Custody:
                 self.keeping.was_let_out(header, events)
                 self.owed_receipts.node_has(header, ranges([event.seq for event in events]), lsn, here, ())
                 self.consumers.recover(lsn, header, events, here, now)
+                if LOG in here:
+                    self._recover_log(lsn, header, events)
         except (JournalDamaged, LookupError, ValueError):
             self.counters.drop(Drop.JOURNAL_DAMAGED, len(entry.parts))
             for part in entry.parts:
@@ -226,6 +235,13 @@ class Custody:
         self.departure.recover(held)
         if len(parts) == 1:
             self.stranded.add(lsn, parts[0], head.header)
+
+    def _recover_log(self, lsn: int, header: BatchHeader, events: Sequence[Event]) -> None:
+        if self.rules.retained:
+            self.log.recover(lsn, header, events)
+        else:
+            self.counters.drop(Drop.INTEREST_GONE, len(events))
+            self.settle(lsn, LOG)  # no rule retains anything any more
 
     # -- in ----------------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from mesh.core.custody.arrival import HEAD_BYTES
 from mesh.core.custody.dead_letters import DeadLetters
 from mesh.core.custody.keeping import Keeping
 from mesh.core.custody.order import Chains
+from mesh.core.custody.pieces import EVENT_BYTES, pieces, size_of
 from mesh.core.custody.receipts import Awaited, Receipts
 from mesh.core.custody.record import NODE, REGION
 from mesh.core.custody.spools import Spools
@@ -37,8 +38,6 @@ from mesh.wire.codec import encode_body
 from mesh.wire.frames import Flag, Leg
 
 _new = tuple.__new__
-EVENT_BYTES = 64
-"""What an event takes in a body beside its texts and data."""
 _key = attrgetter("key")
 
 
@@ -134,6 +133,9 @@ class Intake:
             ways = self._sorted(events, published, flags, unserved)
         size = sum([self._records(way) * _size(some) for way, some in ways.items()])
         why = self._store.refusal(size + self._open_bytes)
+        if why is Refuse.TOO_LARGE:  # for one record: it becomes several
+            largest = max(size_of(event) for some in ways.values() for event in some)
+            why = self._store.refusal(HEAD_BYTES + max(largest, self._target_bytes))
         if why is not None:
             raise StoreRefusedError(why)
         self._make_room(ways, now)
@@ -176,10 +178,15 @@ class Intake:
         tickets, self._tickets = self._tickets, []
         unserved, self._unserved = self._unserved, []
         self._ways_of_keys.clear()
-        self._open_bytes = 0
+        # No frame of a link holds a call of megabytes. Most calls are far from that, and need no look at each event.
+        large, self._open_bytes = self._open_bytes > self._target_bytes, 0
         lsn, refused = 0, None
         for way, events in ways.items():
             try:
+                if large:
+                    for piece in pieces(events, self._most_events, self._target_bytes):
+                        lsn = max(lsn, self._keep(way, piece, now))
+                    continue
                 for at in range(0, len(events), self._most_events):
                     lsn = max(lsn, self._keep(way, events[at : at + self._most_events], now))
             except StoreRefusedError as error:

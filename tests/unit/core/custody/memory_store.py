@@ -19,7 +19,7 @@ class MemoryStore:
         self.notes: dict[str, bytes] = {}
         self.damaged: set[int] = set()
         self.fault: Refuse | None = None
-        self.synced = 0
+        self.synced = self.notes_made = self.notes_synced = 0
         self.last = 0
         self.reads = 0
 
