@@ -10,7 +10,7 @@ Source: design page "Routing", Delivery; decision 0016.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from operator import attrgetter
+from operator import itemgetter
 
 from msgspec.structs import replace
 
@@ -34,7 +34,7 @@ from mesh.model.topic_rules import DEFAULT, TopicRule
 from mesh.wire.codec import encode_body
 from mesh.wire.frames import BatchHeader, Flag
 
-_extra = attrgetter("extra")
+_extra = itemgetter(4)
 CUSTODY = "custody"
 """The variant of the dedupe windows of this level: what waits in a spool must not fall out of a window that at-most-once moves on."""
 
