@@ -11,7 +11,7 @@ Source: design pages "Routing" (Forwarding) and "Wire and speed" (rules 1 to 6).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from operator import attrgetter
+from operator import itemgetter
 from typing import TypeAlias
 
 from msgspec.structs import replace
@@ -31,7 +31,7 @@ from mesh.model.topic import TopicError, check_topic
 from mesh.wire.codec import BodyError, decode_body, encode_body
 from mesh.wire.frames import BatchHeader, Flag, Leg
 
-_topic = attrgetter("topic")
+_topic = itemgetter(1)
 
 Groups: TypeAlias = tuple[tuple[str, str, str], ...]
 Shares: TypeAlias = dict[tuple[tuple[str, ...], Groups], list[Event]]

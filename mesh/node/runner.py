@@ -189,7 +189,10 @@ class Node:
             self._flush = trio.Event()
             self.machine.flush(trio.current_time())
             self._after()
-            self.clients.kept_moved()
+            intake = self.machine.custody.intake
+            if intake.answered:
+                intake.answered = False
+                self.clients.kept_moved()
 
     def flush_soon(self) -> None:
         """Events were published: flush when every task that is ready now has had its turn, so that they share batches."""

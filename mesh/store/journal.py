@@ -275,6 +275,8 @@ class Journal:
         job = Job(self._disk, items, must_sync, last_lsn, self.notes_made, list(self._cuts), deletes)
         if items or self.state is not JournalState.OK:
             self._aim(job)
+            if source is None:
+                job.pack()
         elif not deletes and not self._cuts:
             return None
         for segment in deletes:

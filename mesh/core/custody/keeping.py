@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from operator import attrgetter
+from operator import itemgetter
 
 from msgspec.structs import replace
 
@@ -36,7 +36,7 @@ from mesh.model.topic_rules import DEFAULT, TopicRule
 from mesh.wire.codec import decode_body, encode_body
 from mesh.wire.frames import BatchHeader, Flag
 
-_extra = attrgetter("extra")
+_extra = itemgetter(4)
 CUSTODY = "custody"
 """The variant of the dedupe windows of this level: what waits in a spool must not fall out of a window that at-most-once moves on."""
 
