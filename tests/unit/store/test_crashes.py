@@ -86,7 +86,7 @@ class Life:
         assert self.journal.settle(lsn, part) == self.model.settle(lsn, part)
 
     def commit(self) -> None:
-        made = self.journal._notes_made
+        made = self.journal.notes_made
         commit(self.journal)
         if self.journal.state is JournalState.OK and self.journal.notes_synced == made:
             self.model.committed()
