@@ -9,7 +9,7 @@ Source: design page "Routing".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated
 
 import msgspec
@@ -178,6 +178,27 @@ class ControlPlane:
             self._entry(node, FILTER_KEY + key[1:], value, now)
         elif key[0] == KEPT_GROUP_KEY:
             self._entry(node, GROUP_KEY + key[1:], value, now)
+
+    def recall(self, node: str, entries: Mapping[str, bytes], now: float) -> None:
+        """What durable clients of a member wanted when this node last ran: it counts until the member's table is here."""
+        for key, value in entries.items():
+            self._kept_entry(node, key, value, now)
+
+    def recalled(self, node: str, keys: Iterable[str], now: float) -> None:
+        """Pair of `recall`: the member's table is here, or nothing is expected of it any more. Only what the table says counts now."""
+        for key in keys:
+            kind = FILTER_KEY if key[0] == KEPT_FILTER_KEY else GROUP_KEY
+            counts = self.tables.get(node, kind + key[1:]) is not None and node in self._live
+            if not counts and self.tables.get(node, key) is None:
+                self._entry(node, kind + key[1:], None, now)
+
+    def kept_entries(self, node: str) -> dict[str, bytes]:
+        """What durable clients of a member want, as its table says. Cost: O(its entries)."""
+        return {
+            key: value
+            for key, value in self.tables.items(node)
+            if key[0] in (KEPT_FILTER_KEY, KEPT_GROUP_KEY)
+        }
 
     def _gone_entry(self, node: str, key: str, now: float) -> None:
         """An entry of a member that just went away: out of use, unless durable clients keep it."""
@@ -534,7 +555,12 @@ class ControlPlane:
         """Tables of members that membership has forgotten, and of bridges that nobody reached for KEPT_S."""
         members = self.membership.members()
         for owner in self.tables.owners():
-            if owner != self.node and owner not in members:
+            if owner in members or owner == self.node:
+                self._quiet.pop(owner, None)
+                continue
+            waits = now - self._quiet.setdefault(owner, now) <= KEPT_S and self.kept_entries(owner)
+            if not waits:  # nobody there comes back for what is kept
+                self._quiet.pop(owner, None)
                 for change in self.tables.forget(owner, now):
                     self._kept_entry(owner, change.key, None, now)
                 self._epochs.pop(owner, None)
