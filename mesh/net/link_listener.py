@@ -1,6 +1,6 @@
 """The link port: plain TCP links and links inside WebSockets on one port, and a bound on strangers.
 
-Decides which of the two a connection is, from its first byte; how many connections may be open that have not finished
+Decides which of the two a connection is, from its first byte; that both are inside TLS where the node has certificates; how many connections may be open that have not finished
 the opening exchange; and which of them goes when another comes: the oldest, so that strangers who open and say nothing
 cannot keep real peers out.
 Never decides whether a peer may stay: that is the session's.
@@ -16,11 +16,15 @@ from typing import Final
 import trio
 
 from mesh.model.limits import Limits
+from mesh.model.reasons import Close, Tls
 from mesh.net.link_websocket import accept_link
 from mesh.net.listener import CountRefusal, Listener
 from mesh.net.supervise import Crashes
 from mesh.net.tcp import TcpTransport
-from mesh.net.transport import READ_BYTES, LinkLost, Transport
+from mesh.net.tls import Secure, TlsFailed, TlsTransport, shake_hands
+from mesh.net.transport import READ_BYTES, LinkLost, Transport, linger
+from mesh.wire.codec import encode
+from mesh.wire.frames import CloseLink
 
 _HTTP: Final = b"G"
 """First byte of "GET ". A frame that begins with it would be over a gigabyte long: no frame does (see wire.codec)."""
@@ -52,6 +56,7 @@ AcceptLink = Callable[[Transport, Pending], Awaitable[object]]
 class LinkListener:
     """Args:
     accept: runs one link to its end, and calls `Pending.opened` when its opening exchange is done.
+    secure: this node's certificates; None: links are in clear text. when_refused: told who was refused by TLS, and why.
     """
 
     def __init__(
@@ -62,6 +67,8 @@ class LinkListener:
         *,
         crashes: Crashes,
         count_refusal: CountRefusal,
+        secure: Secure | None = None,
+        when_refused: Callable[[str, TlsFailed], object] = lambda remote, failed: None,
     ) -> None:
         assert limits.frame_bytes < _HTTP[0] << 24, "a frame's length could look like an HTTP request"
         self.listener = listener
@@ -69,6 +76,8 @@ class LinkListener:
         self._limits = limits
         self._crashes = crashes
         self._count_refusal = count_refusal
+        self._secure = secure
+        self._when_refused = when_refused
         self._half_open: dict[Pending, None] = {}  # oldest first
 
     @property
@@ -104,10 +113,30 @@ class LinkListener:
         finally:
             pending.opened()
 
-    async def _begin(self, transport: TcpTransport, pending: Pending) -> None:
-        first = b""
+    async def _begin(self, connected: TcpTransport, pending: Pending) -> None:
         begun = trio.current_time()
-        with trio.move_on_after(self._limits.open_timeout_s):
+        transport: TcpTransport | TlsTransport = connected
+        if self._secure is not None:
+            try:
+                transport = await shake_hands(
+                    connected, self._secure, self._limits.open_timeout_s, server=True, farewell=farewell
+                )
+            except TlsFailed as failed:
+                self._count_refusal(failed.why.value)
+                self._when_refused(connected.remote, failed)
+                if failed.why is Tls.PLAIN:
+                    detail = "this node's links are inside TLS"
+                    await connected.send(encode(CloseLink(Close.TLS_REQUIRED.value, detail)))
+                    await linger(connected)
+                return
+        await self._tell_apart(transport, pending, begun)
+
+    async def _tell_apart(
+        self, transport: TcpTransport | TlsTransport, pending: Pending, begun: float
+    ) -> None:
+        """A link, or a WebSocket that carries one?"""
+        first = b""
+        with trio.move_on_at(begun + self._limits.open_timeout_s):
             first = await transport.receive(READ_BYTES)
             if not first:
                 self._count_refusal("closed_before_open")
@@ -126,3 +155,8 @@ class LinkListener:
         except LinkLost:
             if not pending.evicted:
                 self._count_refusal("websocket_refused")
+
+
+def farewell(detail: str) -> bytes:
+    """What an end that is not welcome on a link is told inside TLS."""
+    return encode(CloseLink(reason=Close.TLS_FAILED.value, detail=detail))

@@ -21,7 +21,9 @@ from mesh.model.errors import MeshError, close_code
 from mesh.model.ids import NodeKey
 from mesh.model.reasons import Close
 from mesh.net.dial import dial
+from mesh.net.link_listener import farewell
 from mesh.net.supervise import Backoff
+from mesh.net.tls import TlsFailed
 from mesh.net.transport import LinkLost
 from mesh.node.comparison import Tried
 
@@ -122,7 +124,10 @@ class Dialler:
         try:
             if turns is not None:
                 await turns.acquire_on_behalf_of(token)
-            async with dial(target.address, target.transport, target.timeout_s) as transport:
+            secure = self._node.secure
+            async with dial(
+                target.address, target.transport, target.timeout_s, secure, farewell
+            ) as transport:
                 if turns is not None:
                     turns.release_on_behalf_of(token)
                     turns = None
@@ -130,9 +135,15 @@ class Dialler:
                     transport, dialled=True, terms=target.terms, when_open=target.opened
                 )
         except LinkLost as error:
+            if isinstance(error, TlsFailed):
+                self._node.count_refusal("link", error.why.value)
             if target.problem.partition(": ")[2] != error.detail:
-                log.info("cannot dial", address=target.address, error=error.detail)
-            return Close.LINK_LOST, error.detail, None
+                if isinstance(error, TlsFailed):
+                    told = MeshError(close_code(error.reason), target.address, error.detail)
+                    log.warning("link refused", address=target.address, code=told.code, problem=str(told))
+                else:
+                    log.info("cannot dial", address=target.address, error=error.detail)
+            return error.reason, error.detail, None
         finally:
             if turns is not None and token in turns.statistics().borrowers:
                 turns.release_on_behalf_of(token)

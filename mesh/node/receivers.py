@@ -14,7 +14,7 @@ import trio
 from mesh.core.custody.consumers import event_id
 from mesh.core.custody.window import AckTerms
 from mesh.model.event import Delivery
-from mesh.model.ids import BadName, MeshId, SessionId, check_name
+from mesh.model.ids import BadName, MeshId, NodeKey, SessionId, check_name
 from mesh.model.reasons import Close
 from mesh.node.service import Acks, DurableItem, Home, RefusedError, Resumed, Sink
 
@@ -177,5 +177,6 @@ class NodeReceivers:
             return None
         control = self._machine.control
         for node, address in control.homes(client):
-            return Home(node, address, node in control.live_members())
+            secure = self._clients.home_secure(NodeKey(self._node.key.region, node))
+            return Home(node, address, node in control.live_members(), secure)
         return None

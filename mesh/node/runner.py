@@ -25,6 +25,7 @@ from mesh.model.ids import NodeKey
 from mesh.model.reasons import Close
 from mesh.model.topic_rules import TopicRules
 from mesh.net.link import Link
+from mesh.net.tls import Secure
 from mesh.net.transport import Transport
 from mesh.node.clients import Clients
 from mesh.node.dialler import Dialler
@@ -54,6 +55,9 @@ _OFFENCES = frozenset(
 )
 """Rules a peer broke on an open link: counted as refusals, too."""
 
+_IDENTITY = frozenset({Close.TLS_FAILED, Close.TLS_REQUIRED, Close.NAME_NOT_CERTIFIED})
+"""Who is at the other end is not settled: a person has to look."""
+
 FATAL = frozenset({Close.NAME_IN_USE, Close.OLD_EPOCH})
 """Refusals after which this process must not go on: another one is this node."""
 
@@ -63,7 +67,7 @@ class Node:
 
     Args:
         settings: who this is. dice: chance for its machines. wall_s: wall clock, only told to peers and compared. store: the journal;
-            whoever drives it calls `stored`. rules: of topics.
+            whoever drives it calls `stored`. rules: of topics. secure: this node's certificates; None: its links are in clear text.
     """
 
     def __init__(
@@ -74,8 +78,10 @@ class Node:
         wall_s: Callable[[], float] = time.time,
         store: Store | None = None,
         rules: TopicRules | None = None,
+        secure: Secure | None = None,
     ) -> None:
         self.settings = settings
+        self.secure = secure
         self.key = NodeKey(settings.region, settings.node)
         self.dice = dice or random.Random()
         now = trio.current_time()
@@ -210,8 +216,11 @@ class Node:
         Args: when_open: called once when the opening exchange is done.
         """
         now = trio.current_time()
+        certificate = transport.certificate
+        certified = certificate.node if certificate is not None else None
+        assert self.secure is None or certified is not None, "whoever connects inside TLS has shown who it is"
         number = self.machine.link_connected(
-            dialled=dialled, terms=terms, wall_ms=int(self._wall_s() * 1e3), now=now
+            dialled=dialled, terms=terms, wall_ms=int(self._wall_s() * 1e3), now=now, certified=certified
         )
         link = Link(number, transport, self, self.settings.limits, accepted=not dialled)
         self.links[number] = link
@@ -323,6 +332,12 @@ class Node:
             if when_open is not None:
                 when_open()
         self.inspection.notified(notify)
+        if notify.what == "link_closed" and notify.reason in _IDENTITY:
+            code = close_code(Close(notify.reason))
+            log.warning(
+                "link refused", about=notify.about, reason=notify.reason, code=code, detail=notify.detail
+            )
+            return
         level = log.debug if notify.what in ("route_changed", "bad_entry") else log.info
         level(notify.what, about=notify.about, reason=notify.reason, detail=notify.detail)
 
