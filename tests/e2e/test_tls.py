@@ -76,9 +76,7 @@ async def told(node: NodeProcess, *words: str, timeout_s: float = 10.0) -> str:
     found: list[str] = []
 
     async def there() -> bool:
-        found[:] = [
-            line for line in node.log.read_text().splitlines() if all(word in line for word in words)
-        ]
+        found[:] = [line for line in node.log.read_text().splitlines() if all(word in line for word in words)]
         return bool(found)
 
     await until(there, timeout_s, f"{node.name} logs {words}: {node.log.read_text()[-3000:]}")
@@ -139,3 +137,182 @@ async def test_two_nodes_of_a_region_and_what_is_shown_of_it(tmp_path: Path, aut
         assert 9.9 * 86_400 < left_s <= 10 * 86_400
         assert "it expires in 10.0 days" in await told(a1, "MESH-C042")
         assert "MESH-C042" not in a2.log.read_text()
+
+
+# -- refused ---------------------------------------------------------------------------------------------------------
+
+
+async def start_fails(tmp_path: Path, *words: str) -> str:
+    command = [
+        MESH,
+        "run",
+        f"--data={tmp_path / 'refused'}",
+        "--events=none",
+        "--admin=none",
+        "--link=127.0.0.1:0",
+    ]
+    with trio.fail_after(15):
+        done = await trio.run_process(
+            [*command, *words], capture_stdout=True, capture_stderr=True, check=False
+        )
+    said = [line for line in done.stderr.decode().splitlines() if line.startswith("MESH-")]
+    assert done.returncode == 1
+    assert len(said) == 1, done.stderr.decode()
+    return said[0]
+
+
+async def test_a_node_does_not_start_with_files_that_are_not_its_own(tmp_path: Path, authority: Path) -> None:
+    files = issued(authority, "a/a-1")
+    said = await start_fails(tmp_path, "--region=b", "--id=b-1", *tls(files))
+    assert "MESH-C040 tls.cert" in said
+    assert "a/a-1, and this node is b/b-1" in said
+    client = issued(authority, "client/shop")
+    assert "MESH-C040" in await start_fails(tmp_path, "--region=a", "--id=a-1", *tls(client))
+    other = issued(authority, "a/a-2")
+    shutil.copy(other / "key.pem", files / "key.pem")
+    said = await start_fails(tmp_path, "--region=a", "--id=a-1", *tls(files))
+    assert "MESH-C026 tls.cert" in said
+    assert "key values mismatch" in said
+    said = await start_fails(tmp_path, "--region=a", "--id=a-2", *tls(other)[:2])
+    assert "MESH-C043 --set tls.ca: tls.key is missing" in said
+    short = issued(authority, "a/a-3", "--days=0.00001")
+    await trio.sleep(1.0)
+    assert "has expired" in await start_fails(tmp_path, "--region=a", "--id=a-3", *tls(short))
+
+
+async def test_off_loopback_needs_tls_or_the_word_of_the_operator(tmp_path: Path, authority: Path) -> None:
+    files = issued(authority, "a/a-1")
+    words = ("--region=a", "--id=a-1", "--seed=192.0.2.1:7946")
+    said = await start_fails(tmp_path, *words)
+    assert "MESH-C016 --seed" in said
+    async with running(tmp_path) as mesh:
+        secure = await mesh.start("a-1", "a", *words[2:], *tls(files))
+        [own] = await items(secure, "nodes")
+        assert own["security"]["links"] == "TLS"
+        assert "insecure" not in secure.log.read_text()
+        assert (await metrics(secure))['mesh_exposed{what="links"}'] == 0
+        open_ = await mesh.start("a-2", "a", *words[2:], "--insecure-links")
+        [own] = await items(open_, "nodes")
+        assert own["security"]["links"] == "insecure"
+        assert "clear text" in await told(open_, "insecure")
+        assert (await metrics(open_))['mesh_exposed{what="links"}'] == 1
+
+
+class Stranger:
+    """A peer that is not Hopmesh's: TLS by Python's own sockets, frames by hand."""
+
+    def __init__(self, address: str, files: Path) -> None:
+        context = ssl.create_default_context(cafile=str(files / "ca.pem"))
+        context.check_hostname = False
+        context.load_cert_chain(files / "cert.pem", files / "key.pem")
+        host, _, port = address.rpartition(":")
+        self.socket = context.wrap_socket(socket.create_connection((host, int(port)), 10))
+
+    def say(self, frame: Any) -> bytes:
+        """Send one frame; everything that comes until the end."""
+        from mesh.wire.codec import encode
+
+        self.socket.sendall(encode(frame))
+        self.socket.settimeout(10)
+        found = b""
+        while data := self.socket.recv(65536):
+            found += data
+        self.socket.close()
+        return found
+
+
+async def test_a_valid_certificate_under_another_name_is_refused_with_both_names(
+    tmp_path: Path, authority: Path
+) -> None:
+    from mesh.core.opening import Identity, Terms, said_first
+    from mesh.wire.frames import LinkKind
+
+    async with running(tmp_path) as mesh:
+        a, _ = await two(mesh, authority)
+        await sees_regions(a, "b")
+        stolen = issued(authority, "dmz/d-1")
+        for region, node in (("b", "b-9"), ("a", "a-2"), ("dmz", "d-2")):
+            me = Identity(region, node, "f" * 16, int(time.time()), "stranger", "")
+            frame = said_first(me, Terms(), LinkKind.BRIDGE, (1 << 20, 1000), int(time.time() * 1e3))
+            stranger = await trio.to_thread.run_sync(Stranger, a.link, stolen)
+            said = await trio.to_thread.run_sync(stranger.say, frame)
+            assert b"name_not_certified" in said
+            assert f"its certificate is for dmz/d-1, and it says to be {region}/{node}".encode() in said
+        assert "MESH-L031" in await told(a, "link refused", "dmz/d-1")
+        assert await refusals(a, "name_not_certified") == 3
+        assert {n["id"] for n in await items(a, "nodes")} == {"a-1"}
+        # A client's certificate is no node's.
+        stranger = await trio.to_thread.run_sync(Stranger, a.link, issued(authority, "client/shop"))
+        assert b"is no node's" in await trio.to_thread.run_sync(stranger.say, frame)
+        await counts(a, "tls_not_a_node")
+        assert [link["state"] for link in await items(a, "links") if link["node"] == "a-1"] == ["open"]
+
+
+async def test_another_ca_and_another_trust_domain_are_refused_at_both_ends(
+    tmp_path: Path, authority: Path
+) -> None:
+    other = tmp_path / "other"
+    ca(other, "init", "--trust=else.test")
+    both = tmp_path / "both"
+    both.mkdir()
+    (both / "ca.pem").write_bytes((authority / "ca.pem").read_bytes() + (other / "ca.pem").read_bytes())
+    async with running(tmp_path) as mesh:
+        a = await mesh.start("a-1", "a", *tls(issued(authority, "a/a-1")), "--bridge=b", "--bridge=c")
+        # It trusts only its own CA: it refuses the node it dials.
+        b = await mesh.start("b-1", "b", *tls(issued(other, "b/b-1")), f"--bridge=a={a.link}")
+        assert "the other end's certificate comes from a CA that is not trusted here" in await told(
+            b, "MESH-L030"
+        )
+        assert "refused this end's certificate: it comes from a CA" in await told(a, "MESH-L030")
+        await counts(b, "tls_foreign_ca")
+        await counts(a, "tls_refused_by_peer")
+        assert not [link for link in await items(a, "links") if link["state"] == "open"]
+        [dialled] = await items(b, "links")
+        assert dialled["reason"].startswith("tls_failed: the other end's certificate")
+        await b.stop()
+        # It trusts both: it is refused by the node it dials.
+        c = await mesh.start("c-1", "c", *tls(issued(other, "c/c-1"), ca=both), f"--bridge=a={a.link}")
+        assert "is of trust domain mesh.test, not else.test" in await told(c, "MESH-L030")
+        await counts(c, "tls_foreign_trust")
+        await c.stop()
+        # And the other way round: the one that is dialled trusts both.
+        d = await mesh.start("d-1", "d", *tls(issued(authority, "d/d-1"), ca=both), "--bridge=e")
+        e = await mesh.start("e-1", "e", *tls(issued(other, "e/e-1"), ca=both), f"--bridge=d={d.link}")
+        assert "is of trust domain mesh.test, not else.test" in await told(e, "MESH-L030")
+        assert "is of trust domain else.test, not mesh.test" in await told(d, "MESH-L030")
+
+
+async def test_clear_text_and_tls_do_not_meet(tmp_path: Path, authority: Path) -> None:
+    async with running(tmp_path) as mesh:
+        a = await mesh.start("a-1", "a", *tls(issued(authority, "a/a-1")), "--bridge=b")
+        b = await mesh.start("b-1", "b", f"--bridge=a={a.link}")
+        assert "MESH-L032" in await told(b, "link refused", "this node's links are inside TLS")
+        assert "MESH-L030" in await told(a, "TLS refused", "does not speak TLS")
+        await counts(a, "tls_plain")
+        c = await mesh.start("c-1", "c", *tls(issued(authority, "c/c-1")), f"--bridge=b={b.link}")
+        assert "the other end does not speak TLS" in await told(c, "MESH-L030")
+        await counts(c, "tls_plain")
+        await no_bridge(a)
+        await no_bridge(c)
+
+
+async def test_an_expired_certificate_is_refused_at_both_ends(tmp_path: Path, authority: Path) -> None:
+    async with running(tmp_path) as mesh:
+        a = await mesh.start("a-1", "a", *tls(issued(authority, "a/a-1")), "--bridge=b", "--bridge=c")
+        await a.stop()
+        short = issued(authority, "b/b-1", "--days=0.00005")  # 4.3 s
+        b = await mesh.start("b-1", "b", *tls(short), f"--bridge=a={a.link}")
+        await told(b, "MESH-C042")
+
+        async def expired() -> bool:
+            return (await metrics(b))['mesh_certificate_expires_seconds{use="links"}'] < -1
+
+        await until(expired, 10, "it is expired")
+        await mesh.restart(a)
+        assert "the other end's certificate has expired" in await told(a, "MESH-L030")
+        assert "refused this end's certificate: it has expired" in await told(b, "MESH-L030")
+        await counts(a, "tls_expired")
+        await no_bridge(a)
+        # New files put it right, without a restart.
+        ca(authority, "renew", "b/b-1")
+        await sees_regions(b, "a")
