@@ -3,14 +3,13 @@ under traffic."""
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +55,16 @@ def bridge_file(folder: Path, name: str, region: str, link: str, transport: str)
     return f"--config={file}"
 
 
-async def two(
-    mesh: Mesh, authority: Path, transport: str = "tcp", more: Sequence[str] = ()
-) -> tuple[NodeProcess, NodeProcess]:
+async def two(mesh: Mesh, authority: Path, transport: str = "tcp") -> tuple[NodeProcess, NodeProcess]:
     """Region a, and region b whose node dials it."""
-    a = await mesh.start("a-1", "a", *tls(issued(authority, "a/a-1")), "--bridge=b", *more)
+    file = mesh.folder / "a-1.toml"
+    file.write_text('[[bridge]]\nto = "b"\n')
+    a = await mesh.start("a-1", "a", *tls(issued(authority, "a/a-1")), f"--config={file}")
     b = await mesh.start(
         "b-1",
         "b",
         *tls(issued(authority, "b/b-1")),
         bridge_file(mesh.folder, "b-1", "a", a.link, transport),
-        *more,
     )
     return a, b
 
@@ -316,3 +314,262 @@ async def test_an_expired_certificate_is_refused_at_both_ends(tmp_path: Path, au
         # New files put it right, without a restart.
         ca(authority, "renew", "b/b-1")
         await sees_regions(b, "a")
+
+
+# -- new files -------------------------------------------------------------------------------------------------------
+
+
+def serial_at(address: str, files: Path) -> str:
+    """The serial number that a port shows in a fresh handshake."""
+    context = ssl.create_default_context(cafile=str(files / "ca.pem"))
+    context.check_hostname = False
+    context.load_cert_chain(files / "cert.pem", files / "key.pem")
+    host, _, port = address.rpartition(":")
+    with context.wrap_socket(socket.create_connection((host, int(port)), 10)) as connection:
+        told = connection.getpeercert()
+        assert told is not None
+        return str(told["serialNumber"])
+
+
+async def test_new_certificates_drop_no_link_and_no_event(tmp_path: Path, authority: Path) -> None:
+    async with running(tmp_path) as mesh, trio.open_nursery() as nursery:
+        a, b = await two(mesh, authority)
+        await sees_regions(b, "a")
+        await sees_regions(a, "b")
+        reader = Subscriber()
+        await nursery.start(reader.run, b.events, "filter=x/%23&wait=mesh")
+        [before] = [link for link in await items(a, "links") if link["node"] == "a-1"]
+        sent, going = 0, True
+
+        async def publish() -> None:
+            nonlocal sent
+            host, _, port = a.events.rpartition(":")
+            async with await trio.open_tcp_stream(host, int(port)) as stream:
+                while going:
+                    answer = await http(a.events, "POST", "/v1/events/x/y", body=b"%d" % sent, stream=stream)
+                    assert answer.status == 202
+                    sent += 1
+                    await trio.sleep(0.005)
+
+        nursery.start_soon(publish)
+        stranger = issued(authority, "c/c-1")
+        old = await trio.to_thread.run_sync(serial_at, a.link, stranger)
+        for name in ("a/a-1", "b/b-1"):
+            ca(authority, "renew", name)
+        await told(a, "certificates reloaded")
+        await told(b, "certificates reloaded")
+        new = await trio.to_thread.run_sync(serial_at, a.link, stranger)
+        assert new != old
+        # Files that do not fit each other, and then none: told with a code, and what was in use stays so.
+        files = authority.parent / "issued" / "ca" / "a-a-1"
+        (files / "key.pem").write_bytes((stranger / "key.pem").read_bytes())
+        assert "MESH-C026 tls.cert" in await told(a, "not reloaded", "mismatch")
+        (files / "cert.pem").unlink()
+        a.signal(signal.SIGHUP)
+        assert "no such file" in (await told(a, "not reloaded", "cert.pem", "file")).lower()
+        assert await trio.to_thread.run_sync(serial_at, a.link, stranger) == new
+        ca(authority, "renew", "a/a-1", f"--out={files}")
+        a.signal(signal.SIGHUP)
+
+        async def renewed() -> bool:
+            return await trio.to_thread.run_sync(serial_at, a.link, stranger) not in (old, new)
+
+        await until(renewed, 10, "a third certificate")
+        going = False
+        await reader.wait(sent)
+        assert len(reader.events) == sent > 200
+        [after] = [
+            link for link in await items(a, "links") if link["node"] == "a-1" and link["state"] == "open"
+        ]
+        assert after["id"] == before["id"]
+        assert after["age_s"] > before["age_s"]
+        assert 'reason="connection_lost"' not in str(await metrics(b))
+        nursery.cancel_scope.cancel()
+
+
+# -- clients ---------------------------------------------------------------------------------------------------------
+
+
+async def curl(*words: str) -> tuple[int, str]:
+    """(exit code, output) of curl; an exit code is 0 for any HTTP status."""
+    done = await trio.run_process(
+        ["curl", "-sS", "--max-time", "10", *words], capture_stdout=True, capture_stderr=True, check=False
+    )
+    return done.returncode, (done.stdout + done.stderr).decode()
+
+
+@pytest.mark.parametrize("asked", ["none", "optional", "required"])
+async def test_curl_and_the_command_reach_the_ports_inside_tls(
+    tmp_path: Path, authority: Path, asked: str
+) -> None:
+    files = issued(authority, "a/a-1")
+    mine = issued(authority, "client/shop")
+    shown = ["--cert", str(mine / "cert.pem"), "--key", str(mine / "key.pem")]
+    async with running(tmp_path) as mesh:
+        a = await mesh.start("a-1", "a", *tls(files), f"--set=tls.clients.certificates={asked}")
+        url = f"https://{a.events}/v1/events/x/y"
+        code, said = await curl("--cacert", str(files / "ca.pem"), *shown, "-d", "hello", url)
+        assert (code, '"accepted":1' in said) == (0, True), said
+        code, said = await curl("--cacert", str(files / "ca.pem"), "-d", "hello", url)
+        assert (code == 0) is (asked != "required"), said
+        code, said = await curl(*shown, "-d", "hello", url)
+        assert code == 60, "curl does not know the CA"
+        code, said = await curl("-i", f"http://{a.events}/v1/events/x/y", "-d", "hello")
+        assert " 400 " in said.splitlines()[0]
+        assert "MESH-E060" in said
+        other = tmp_path / "other"
+        ca(other, "init")
+        foreign = issued(other, "client/shop")
+        words = ["--cert", str(foreign / "cert.pem"), "--key", str(foreign / "key.pem")]
+        code, said = await curl("--cacert", str(files / "ca.pem"), *words, "-d", "hello", url)
+        assert (code == 0) is (asked == "none"), said
+        environ = {**os.environ, "MESH_CA": str(files / "ca.pem")}
+        environ |= {"MESH_CERT": str(mine / "cert.pem"), "MESH_KEY": str(mine / "key.pem")}
+        for command in (
+            ["node", "show", "a-1", "--node", f"https://{a.admin}"],
+            ["publish", "x/y", "hello", "--events", f"https://{a.events}"],
+        ):
+            done = await trio.run_process(
+                [MESH, *command], env=environ, capture_stdout=True, capture_stderr=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
+        code, said = await curl("--cacert", str(files / "ca.pem"), *shown, f"https://{a.admin}/metrics")
+        assert 'mesh_refusals_total{port="events",reason="tls_plain"} 1.0' in said
+        assert 'mesh_certificate_expires_seconds{use="clients"}' in said
+        if asked == "required":
+            assert 'mesh_refusals_total{port="events",reason="tls_no_certificate"} 1.0' in said
+        if asked != "none":
+            assert 'mesh_refusals_total{port="events",reason="tls_foreign_ca"} 1.0' in said
+
+
+async def test_the_python_client_and_a_durable_one_at_another_node_than_its_home(
+    tmp_path: Path, authority: Path
+) -> None:
+    from mesh.client import CallRefused, Client
+
+    mine = issued(authority, "client/shop")
+    context = ssl.create_default_context(cafile=str(mine / "ca.pem"))
+    context.load_cert_chain(mine / "cert.pem", mine / "key.pem")
+    asked = "--set=tls.clients.certificates=required"
+    async with running(tmp_path) as mesh:
+        a1 = await mesh.start("a-1", "a", *tls(issued(authority, "a/a-1")), asked)
+        a2 = await mesh.start("a-2", "a", *tls(issued(authority, "a/a-2")), asked, f"--seed={a1.link}")
+        with trio.fail_after(30):
+            async with Client(f"https://{a1.events}", durable="keeper", tls=context) as client:
+                await client.subscribe("x/#")
+            async with Client(f"https://{a2.events}", durable="keeper", tls=context) as client:
+                kept = await client.subscribe("x/#")
+                async with Client(f"https://{a2.events}", tls=context) as writer:
+
+                    async def accepted() -> bool:
+                        try:
+                            await writer.publish("x/1", "hello", level="at-least-once")
+                        except CallRefused as refused:
+                            if refused.code != "MESH-E050":
+                                raise
+                            return False
+                        return True
+
+                    await until(accepted, 15, "the node knows who wants what")
+                async for delivery in kept:
+                    assert delivery.topic == "x/1"
+                    break
+
+
+# -- strangers in great numbers --------------------------------------------------------------------------------------
+
+STORM = 1_000
+
+
+async def half_open(
+    address: str, hello: bytes, nursery: trio.Nursery, streams: list[trio.SocketStream]
+) -> None:
+    """Begin handshakes that never end: some say nothing, some half a hello, some a whole one."""
+    host, _, port = address.rpartition(":")
+    limit = trio.CapacityLimiter(50)
+
+    async def one(number: int) -> None:
+        async with limit:
+            stream = await trio.open_tcp_stream(host, int(port))
+            streams.append(stream)
+            await stream.send_all((b"", hello[:40], hello)[number % 3]) if number % 3 else None
+
+    async with trio.open_nursery() as each:
+        for number in range(STORM):
+            each.start_soon(one, number)
+
+
+async def test_a_thousand_handshakes_that_never_end_disturb_nobody(tmp_path: Path, authority: Path) -> None:
+    mine = issued(authority, "client/shop")
+    context = ssl.create_default_context(cafile=str(authority / "ca.pem"))
+    context.load_cert_chain(mine / "cert.pem", mine / "key.pem")
+    outgoing = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
+    hello = outgoing.read()
+    async with running(tmp_path) as mesh, trio.open_nursery() as nursery:
+        a, b = await two(mesh, authority)
+        c = await mesh.start(
+            "a-2",
+            "a",
+            *tls(issued(authority, "a/a-2")),
+            f"--seed={a.link}",
+            "--set=tls.clients.certificates=required",
+        )
+        await sees_regions(b, "a")
+        await sees_regions(a, "b")
+        reader = Subscriber()
+        await nursery.start(reader.run, b.events, "filter=x/%23&wait=mesh")
+        links = {
+            link["id"]
+            for link in await items(a, "links")
+            if link["state"] == "open" and link["node"] == "a-1"
+        }
+        rss, cpu_s = a.rss_bytes(), a.cpu_s()
+        streams: list[trio.SocketStream] = []
+        delays: list[float] = []
+
+        async def publish() -> None:
+            for number in range(100):
+                begun = trio.current_time()
+                await http(a.events, "POST", f"/v1/events/x/{number}", body=b"z")
+                delays.append(trio.current_time() - begun)
+                await trio.sleep(0.02)
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as storm:
+                storm.start_soon(publish)
+                storm.start_soon(half_open, a.link, hello, storm, streams)
+                storm.start_soon(half_open, c.events, hello, storm, streams)
+        await reader.wait(100)
+        assert a.rss_bytes() - rss < 60 << 20
+        # A peer and a client that mean it get in at once, in the middle of it.
+        begun = trio.current_time()
+        stranger = issued(authority, "d/d-1")
+        await trio.to_thread.run_sync(serial_at, a.link, stranger)
+        assert trio.current_time() - begun < 5
+        url = f"https://{c.events}/v1/events/x/y"
+        shown = ["--cert", str(mine / "cert.pem"), "--key", str(mine / "key.pem")]
+        code, said = await curl("--cacert", str(authority / "ca.pem"), *shown, "-d", "hello", url)
+        assert code == 0, said
+        now_open = {
+            link["id"]
+            for link in await items(a, "links")
+            if link["state"] == "open" and link["node"] == "a-1"
+        }
+        assert links <= now_open, "no link was lost"
+        print(
+            f"storm: cpu {a.cpu_s() - cpu_s:.2f} s, rss +{(a.rss_bytes() - rss) >> 20} MiB, publish up to {max(delays):.3f} s"
+        )
+        assert sum(sorted(delays)[:50]) / 50 < 0.5
+        for stream in streams:
+            await stream.aclose()
+
+        async def all_ended() -> bool:
+            found = await metrics(a)
+            return (
+                sum(v for k, v in found.items() if k.startswith('mesh_refusals_total{port="link"')) >= STORM
+            )
+
+        await until(all_ended, 20, "every one was counted")
+        nursery.cancel_scope.cancel()

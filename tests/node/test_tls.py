@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 
 from mesh.identity.authority import Authority
@@ -97,7 +98,7 @@ async def test_what_is_sent_arrives_whatever_the_pieces(certificates: Certificat
                 await dialled.send(piece[taken:])
                 taken = len(piece)
             elif taken == 0:
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
             at += taken
         await dialled.send_eof()
 
@@ -111,7 +112,9 @@ async def test_what_is_sent_arrives_whatever_the_pieces(certificates: Certificat
         assert partly > 0, "the case this is for did not happen"
 
 
-async def test_a_byte_alone_is_not_taken_where_it_could_not_be_told_as_rest(certificates: Certificates) -> None:
+async def test_a_byte_alone_is_not_taken_where_it_could_not_be_told_as_rest(
+    certificates: Certificates,
+) -> None:
     dialled, accepted, *_ = await both(certificates, buffer_bytes=100_000)
     assert dialled.send_now(b"x") == 0
     assert dialled.send_now(b"xy") == 2
