@@ -111,7 +111,8 @@ class TlsConfig:
 
 @dataclass(frozen=True, slots=True)
 class TlsClientsConfig:
-    """The events and admin ports inside TLS. ca: of clients' certificates; None only where none are asked for."""
+    """The events and admin ports inside TLS. ca: of clients' certificates, and of other nodes' ports; None only where
+    none are asked for."""
 
     ca: Path | None
     cert: Path
@@ -343,7 +344,7 @@ def _tls_clients(merged: _Merged, tls: TlsConfig | None) -> TlsClientsConfig | N
     ca = table["ca"] or (tls.ca if tls is not None else None)
     if not all(own) or (asked != "none" and ca is None):
         return None
-    return TlsClientsConfig(ca=None if asked == "none" else ca, cert=own[0], key=own[1], certificates=asked)
+    return TlsClientsConfig(ca=ca, cert=own[0], key=own[1], certificates=asked)
 
 
 def _topic_rule(table: Mapping[str, Any]) -> TopicRule:

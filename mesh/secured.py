@@ -141,7 +141,7 @@ class Secured:
     def refused(self, port: str, remote: str, failed: TlsFailed) -> None:
         """A handshake ended in nothing: tell it, but not every time."""
         now_s = trio.current_time()
-        key = (remote.rpartition(":")[0], f"{port} {failed.why.value}")
+        key = (remote.rpartition(":")[0], f"{port} {failed.why.counted}")
         if now_s - self._told.get(key, float("-inf")) < TOLD_AGAIN_S:
             return
         while len(self._told) >= TOLD:
@@ -149,4 +149,4 @@ class Secured:
         self._told.pop(key, None)
         self._told[key] = now_s
         problem = str(MeshError("MESH-L030", remote, failed.detail))
-        log.warning("TLS refused", port=port, reason=failed.why.value, code="MESH-L030", problem=problem)
+        log.warning("TLS refused", port=port, reason=failed.why.counted, code="MESH-L030", problem=problem)

@@ -85,6 +85,14 @@ def build(parser: Parser) -> None:
     )
     _out(issue, "where the files go (default: in the CA's folder)")
     _days(issue, "how long it is good (default 90)")
+    listing = _command(
+        commands,
+        "list",
+        "list what was issued, and when it expires",
+        ("mesh ca list", "mesh ca list -o json", "mesh ca list --folder /safe/ca -o wide"),
+        _list,
+    )
+    common(listing)
     renew = _command(
         commands,
         "renew",
@@ -96,14 +104,6 @@ def build(parser: Parser) -> None:
     renew.add_argument("--soon", action="store_true", help="every one that expires within 30 days")
     _out(renew, "where the files go (default: where they went last)")
     _days(renew, "how long it is good (default 90)")
-    listing = _command(
-        commands,
-        "list",
-        "list what was issued, and when it expires",
-        ("mesh ca list", "mesh ca list -o json", "mesh ca list --folder /safe/ca -o wide"),
-        _list,
-    )
-    common(listing)
 
 
 def _command(commands: Any, name: str, about: str, examples: tuple[str, ...], run: Any) -> Parser:

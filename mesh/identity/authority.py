@@ -12,6 +12,7 @@ import datetime
 import fcntl
 import ipaddress
 import os
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -37,6 +38,7 @@ BACKDATED: Final = datetime.timedelta(minutes=10)
 CA_CERT, CA_KEY, LIST, LOCK = "ca.pem", "ca.key", "issued.json", "lock"
 CERT, KEY = "cert.pem", "key.pem"
 HOSTS: Final = 64
+_HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})\Z")
 
 
 class Issued(msgspec.Struct, frozen=True):
@@ -312,7 +314,7 @@ def _uris(uri: str, hosts: Sequence[str] = ()) -> x509.SubjectAlternativeName:
             continue
         except ValueError:
             pass
-        if not host or len(host) > 253 or not all(part.isascii() and part for part in host.split(".")):
+        if _HOST.match(host) is None or ".." in host:
             raise MeshError("MESH-A001", "--host", f"{host!r} is neither a DNS name nor an address")
         names.append(x509.DNSName(host))
     return x509.SubjectAlternativeName(names)

@@ -27,7 +27,7 @@ WARN_S: Final = 14 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What one table of the configuration names. table: "tls" or "tls.clients". ca: None trusts nobody (a port that asks for none)."""
+    """What one table of the configuration names. table: "tls" or "tls.clients". ca: None: nobody's certificates are trusted."""
 
     table: str
     ca: Path | None
@@ -221,14 +221,15 @@ class PortCredentials(Credentials):
 class HomeCredentials:
     """For dialling the events port of another node of the region, where a durable client is kept.
 
-    Its certificate must name that node, where this node's own names a node (`mesh ca`); one that names none, as public CAs issue them,
-    must be for the address that was dialled. Keeps: Secure. Args: ports: this node's own. node: which node is dialled.
+    Its certificate must name that node, where this node's own names a node and comes with its CA (`mesh ca`); another, as public CAs
+    issue them, must be for the address that was dialled. Keeps: Secure. Args: ports: this node's own. node: which node is dialled.
     """
 
     def __init__(self, ports: PortCredentials, node: NodeKey) -> None:
-        self._node = node
         self._ports = ports
-        self._by_name = isinstance(ports.certificate.id, NodeId)
+        own = ports.certificate.id
+        by_name = isinstance(own, NodeId) and ports.files.ca is not None
+        self._expected = NodeId(own.trust, node) if by_name and own is not None else None
         self._context: ssl.SSLContext | None = None
 
     @property
@@ -237,7 +238,7 @@ class HomeCredentials:
 
     @property
     def client(self) -> ssl.SSLContext:
-        if self._by_name:
+        if self._expected is not None:
             return self._ports.client
         if self._context is None:
             self._context = ssl.create_default_context()
@@ -248,8 +249,9 @@ class HomeCredentials:
 
     def refuses(self, certificate: PeerCertificate | None) -> tuple[Tls, str] | None:
         """See Secure."""
-        if self._by_name and (certificate is None or certificate.node != self._node):
-            return Tls.FOREIGN_NAME, f"the certificate {certificate} is not that of {self._node}"
+        expected = self._expected
+        if expected is not None and (certificate is None or certificate.id != expected):
+            return Tls.FOREIGN_NAME, f"the certificate {certificate} is not that of {expected}"
         return None
 
 

@@ -297,34 +297,40 @@ class Close(StrEnum):
 
 
 class Tls(StrEnum):
-    """Why a TLS handshake ended in nothing. Refusals are counted under these, at the port or the link that was dialled."""
+    """Why a TLS handshake ended in nothing. Refusals are counted under these with "tls_" before them, at the port or the link that
+    was dialled."""
 
-    PLAIN = "tls_plain"
+    PLAIN = "plain"
     """The other end does not speak TLS."""
-    OLD_VERSION = "tls_old_version"
+    OLD_VERSION = "old_version"
     """The other end speaks no TLS 1.3."""
-    NO_CERTIFICATE = "tls_no_certificate"
-    EXPIRED = "tls_expired"
-    NOT_YET_VALID = "tls_not_yet_valid"
-    FOREIGN_CA = "tls_foreign_ca"
+    NO_CERTIFICATE = "no_certificate"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    FOREIGN_CA = "foreign_ca"
     """The certificate comes from a CA that is not trusted here."""
-    FOREIGN_TRUST = "tls_foreign_trust"
+    FOREIGN_TRUST = "foreign_trust"
     """The certificate is of another trust domain, although a CA that is trusted here signed it."""
-    FOREIGN_NAME = "tls_foreign_name"
+    FOREIGN_NAME = "foreign_name"
     """The certificate is for another host or node than the one dialled."""
-    NOT_A_NODE = "tls_not_a_node"
+    NOT_A_NODE = "not_a_node"
     """The certificate names no node: a client's, or one from elsewhere."""
-    BAD_CERTIFICATE = "tls_bad_certificate"
+    BAD_CERTIFICATE = "bad_certificate"
     """The certificate cannot be used for another reason."""
-    REFUSED_BY_PEER = "tls_refused_by_peer"
+    REFUSED_BY_PEER = "refused_by_peer"
     """The other end refused this end."""
-    TIMEOUT = "tls_timeout"
-    CUT_SHORT = "tls_cut_short"
+    TIMEOUT = "timeout"
+    CUT_SHORT = "cut_short"
     """The other end went away before the handshake was done."""
-    EVICTED = "tls_evicted"
+    EVICTED = "evicted"
     """The oldest unfinished handshake of more than may be under way."""
-    BROKEN = "tls_broken"
+    BROKEN = "broken"
     """Bytes that are no TLS, or that somebody changed."""
+
+    @property
+    def counted(self) -> str:
+        """As the refusals of a port have it."""
+        return f"tls_{self.value}"
 
 
 class MemberReason(StrEnum):

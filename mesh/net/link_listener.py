@@ -122,7 +122,7 @@ class LinkListener:
                     connected, self._secure, self._limits.open_timeout_s, server=True, farewell=farewell
                 )
             except TlsFailed as failed:
-                self._count_refusal(failed.why.value)
+                self._count_refusal(failed.why.counted)
                 self._when_refused(connected.remote, failed)
                 if failed.why is Tls.PLAIN:
                     detail = "this node's links are inside TLS"

@@ -48,14 +48,14 @@ class Handshakes:
             oldest = next(iter(self._under_way))
             del self._under_way[oldest]
             oldest.cancel()
-            self._count_refusal(Tls.EVICTED.value)
+            self._count_refusal(Tls.EVICTED.counted)
         scope = trio.CancelScope()
         self._under_way[scope] = None
         try:
             with scope:
                 return await shake_hands(connected, self._secure, limits.handshake_timeout_s, server=True)
         except TlsFailed as failed:
-            self._count_refusal(failed.why.value)
+            self._count_refusal(failed.why.counted)
             self._when_refused(connected.remote, failed)
             if failed.why is Tls.PLAIN:
                 await _tell_plain(connected)
@@ -65,7 +65,9 @@ class Handshakes:
 
 
 async def _tell_plain(connected: Transport) -> None:
-    refusal = Refusal(400, Tls.PLAIN.value, "this port speaks HTTP inside TLS only: use https://", PLAIN_CODE)
+    refusal = Refusal(
+        400, Tls.PLAIN.counted, "this port speaks HTTP inside TLS only: use https://", PLAIN_CODE
+    )
     with suppress(LinkLost):
         await connected.send(render(problem_response(refusal), keep_alive=False))
         await linger(connected)

@@ -136,7 +136,7 @@ class Dialler:
                 )
         except LinkLost as error:
             if isinstance(error, TlsFailed):
-                self._node.count_refusal("link", error.why.value)
+                self._node.count_refusal("link", error.why.counted)
             if target.problem.partition(": ")[2] != error.detail:
                 if isinstance(error, TlsFailed):
                     told = MeshError(close_code(error.reason), target.address, error.detail)
