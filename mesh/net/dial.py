@@ -38,8 +38,10 @@ async def dial(
         address: "HOST:PORT", an IPv6 host in brackets.
         transport: "tcp" or "ws".
         timeout_s: for the name, the connection, TLS and the WebSocket opening together.
-        secure: dial inside TLS, below the WebSocket if it is one. farewell: see `mesh.net.tls`.
-    Raises: LinkLost (TlsFailed where TLS is at fault) with a sentence; nothing is left open. ValueError on an unknown transport. What the body raises.
+        secure: speak TLS, inside the WebSocket if it is one: a proxy that speaks only HTTP may be between. farewell: see
+            `mesh.net.tls`.
+    Raises: LinkLost (TlsFailed where TLS is at fault) with a sentence; nothing is left open. ValueError on an unknown transport. What
+        the body raises.
     """
     if transport not in TRANSPORTS:
         raise ValueError(f"unknown transport {transport!r}")
@@ -53,16 +55,17 @@ async def dial(
     def left_s() -> float:
         return max(0.0, timeout_s - (trio.current_time() - begun))
 
+    async def inside(below: Transport) -> Transport:
+        if secure is None:
+            return below
+        return await shake_hands(below, secure, left_s(), server=False, host=host, farewell=farewell)
+
     try:
-        if secure is not None:
-            connected = await shake_hands(
-                connected, secure, left_s(), server=False, host=host, farewell=farewell
-            )
         if transport == "tcp":
-            yield connected
+            yield await inside(connected)
         else:
             async with dial_link(connected, join(host, port), left_s()) as link:
-                yield link
+                yield await inside(link)
     finally:
         connected.abort()
 

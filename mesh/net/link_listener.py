@@ -1,6 +1,6 @@
 """The link port: plain TCP links and links inside WebSockets on one port, and a bound on strangers.
 
-Decides which of the two a connection is, from its first byte; that both are inside TLS where the node has certificates; how many connections may be open that have not finished
+Decides which of the two a connection is, from its first byte; that TLS is around or inside both where the node has certificates; how many connections may be open that have not finished
 the opening exchange; and which of them goes when another comes: the oldest, so that strangers who open and say nothing
 cannot keep real peers out.
 Never decides whether a peer may stay: that is the session's.
@@ -114,44 +114,63 @@ class LinkListener:
             pending.opened()
 
     async def _begin(self, connected: TcpTransport, pending: Pending) -> None:
-        begun = trio.current_time()
-        transport: TcpTransport | TlsTransport = connected
-        if self._secure is not None:
-            try:
-                transport = await shake_hands(
-                    connected, self._secure, self._limits.open_timeout_s, server=True, farewell=farewell
-                )
-            except TlsFailed as failed:
-                self._count_refusal(failed.why.counted)
-                self._when_refused(connected.remote, failed)
-                if failed.why is Tls.PLAIN:
-                    detail = "this node's links are inside TLS"
-                    await connected.send(encode(CloseLink(Close.TLS_REQUIRED.value, detail)))
-                    await linger(connected)
-                return
-        await self._tell_apart(transport, pending, begun)
+        """A link, TLS, or a WebSocket? With certificates, TLS is around the WebSocket or inside it: a proxy that speaks only HTTP ends
+        the one around, and what is inside still knows who is at the other end."""
+        deadline = trio.current_time() + self._limits.open_timeout_s
+        first = await self._first(connected, deadline)
+        if not first:
+            return
+        if first.startswith(_HTTP):
+            await self._websocket(connected, first, pending, deadline)
+            return
+        connected.unread(first)
+        if self._secure is None:
+            await self._accept(connected, pending)
+            return
+        inside = await self._shake(connected, self._secure, deadline)
+        first = await self._first(inside, deadline) if inside is not None else b""
+        if not first:
+            return
+        assert inside is not None
+        if first.startswith(_HTTP):
+            await self._websocket(inside, first, pending, deadline)
+        else:
+            inside.unread(first)
+            await self._accept(inside, pending)
 
-    async def _tell_apart(
-        self, transport: TcpTransport | TlsTransport, pending: Pending, begun: float
-    ) -> None:
-        """A link, or a WebSocket that carries one?"""
-        first = b""
-        with trio.move_on_at(begun + self._limits.open_timeout_s):
+    async def _first(self, transport: Transport, deadline: float) -> bytes:
+        """The first bytes; b"" when none came, which was counted."""
+        with trio.move_on_at(deadline):
             first = await transport.receive(READ_BYTES)
             if not first:
                 self._count_refusal("closed_before_open")
-                return
-        if not first:
-            self._count_refusal("open_timeout")
-            return
-        if not first.startswith(_HTTP):
-            transport.unread(first)
-            await self._accept(transport, pending)
-            return
-        left_s = max(0.1, begun + self._limits.open_timeout_s - trio.current_time())
+            return first
+        self._count_refusal("open_timeout")
+        return b""
+
+    async def _shake(self, below: Transport, secure: Secure, deadline: float) -> TlsTransport | None:
+        """None when the other end was refused, which was counted and told it."""
+        left_s = max(0.1, deadline - trio.current_time())
+        try:
+            return await shake_hands(below, secure, left_s, server=True, farewell=farewell)
+        except TlsFailed as failed:
+            self._count_refusal(failed.why.counted)
+            self._when_refused(below.remote, failed)
+            if failed.why is Tls.PLAIN:
+                detail = "this node's links are inside TLS"
+                await below.send(encode(CloseLink(Close.TLS_REQUIRED.value, detail)))
+                await linger(below)
+            return None
+
+    async def _websocket(self, transport: Transport, first: bytes, pending: Pending, deadline: float) -> None:
+        left_s = max(0.1, deadline - trio.current_time())
         try:
             async with accept_link(transport, first, left_s) as link:
-                await self._accept(link, pending)
+                carries: Transport | None = link
+                if self._secure is not None and link.certificate is None:
+                    carries = await self._shake(link, self._secure, deadline)
+                if carries is not None:
+                    await self._accept(carries, pending)
         except LinkLost:
             if not pending.evicted:
                 self._count_refusal("websocket_refused")

@@ -117,6 +117,118 @@ async def test_events_cross_between_regions_inside_tls(
         nursery.cancel_scope.cancel()
 
 
+class HttpProxy:
+    """A reverse proxy that understands HTTP and passes nothing else: it reads the opening, writes it anew with a header of its own, and
+    lets the connection through only after the answer was 101."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.address = ""
+        self.passed = bytearray()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.address = f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        task_status.started()
+        await trio.serve_listeners(self._one, listeners)
+
+    async def _one(self, client: trio.SocketStream) -> None:
+        head, rest = await self._head(client)
+        lines = head.split(b"\r\n")
+        if not lines[0].startswith(b"GET /"):
+            await client.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            return
+        host, _, port = self.target.rpartition(":")
+        async with client, await trio.open_tcp_stream(host, int(port)) as server:
+            await server.send_all(b"\r\n".join([*lines, b"X-Forwarded-For: 127.0.0.1"]) + b"\r\n\r\n" + rest)
+            head, rest = await self._head(server)
+            await client.send_all(head + b"\r\n\r\n" + rest)
+            if b" 101 " in head:
+                with trio.CancelScope() as scope:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._pump, client, server, scope)
+                        nursery.start_soon(self._pump, server, client, scope)
+
+    async def _head(self, stream: trio.SocketStream) -> tuple[bytes, bytes]:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            got = await stream.receive_some(4096)
+            if not got:
+                break
+            data += got
+        head, _, rest = data.partition(b"\r\n\r\n")
+        return head, rest
+
+    async def _pump(
+        self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope
+    ) -> None:
+        try:
+            while data := await source.receive_some(65536):
+                self.passed += data
+                await sink.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        scope.cancel()
+
+
+async def test_identity_and_secrecy_pass_a_proxy_that_speaks_only_http(
+    tmp_path: Path, authority: Path
+) -> None:
+    async with running(tmp_path) as mesh, trio.open_nursery() as nursery:
+        a = await mesh.start("a-1", "a", *tls(issued(authority, "a/a-1")), "--bridge=b")
+        proxy = HttpProxy(a.link)
+        await nursery.start(proxy.run)
+        b = await mesh.start(
+            "b-1",
+            "b",
+            *tls(issued(authority, "b/b-1")),
+            bridge_file(tmp_path, "b-1", "a", proxy.address, "ws"),
+        )
+        await sees_regions(b, "a")
+        await sees_regions(a, "b")
+        assert [link["certificate"] for link in await items(a, "links") if link["node"] == "a-1"] == ["b/b-1"]
+        reader = Subscriber()
+        await nursery.start(reader.run, a.events, "filter=secret/%23&wait=mesh")
+        for number in range(10):
+            await http(b.events, "POST", f"/v1/events/secret/{number}", body=b"payload" * 20)
+        await reader.wait(10)
+        assert len(proxy.passed) > 5_000
+        for word in (b"secret", b"payload", b"b-1", b"a-1"):
+            assert word not in proxy.passed
+        # A stranger behind the same proxy is told apart from the node by its certificate.
+        c = await mesh.start(
+            "c-1",
+            "c",
+            *tls(issued(other_ca(tmp_path), "c/c-1"), ca=authority),
+            bridge_file(tmp_path, "c-1", "a", proxy.address, "ws"),
+        )
+        assert "refused this end's certificate: it comes from a CA" in await told(c, "link refused")
+        await counts(a, "tls_foreign_ca")
+        nursery.cancel_scope.cancel()
+
+
+def other_ca(tmp_path: Path) -> Path:
+    folder = tmp_path / "other"
+    ca(folder, "init", "--trust=mesh.test")
+    return folder
+
+
+async def test_a_websocket_may_also_be_inside_tls(tmp_path: Path, authority: Path) -> None:
+    """The other way round: TLS around the WebSocket, as tools do that know only wss://."""
+    async with running(tmp_path) as mesh:
+        a = await mesh.start("a-1", "a", *tls(issued(authority, "a/a-1")))
+        stranger = await trio.to_thread.run_sync(Stranger, a.link, issued(authority, "b/b-1"))
+        opening = (
+            f"GET /v1/link HTTP/1.1\r\nHost: {a.link}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Protocol: mesh.link.1\r\n\r\n"
+        )
+        stranger.socket.sendall(opening.encode())
+        said = await trio.to_thread.run_sync(stranger.socket.recv, 65536)
+        assert b" 101 " in said.split(b"\r\n")[0]
+        stranger.socket.close()
+
+
 async def test_two_nodes_of_a_region_and_what_is_shown_of_it(tmp_path: Path, authority: Path) -> None:
     async with running(tmp_path) as mesh:
         first = issued(authority, "a/a-1", "--days=10")
