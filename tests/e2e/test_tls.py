@@ -4,6 +4,7 @@ under traffic."""
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -685,3 +686,49 @@ async def test_a_thousand_handshakes_that_never_end_disturb_nobody(tmp_path: Pat
 
         await until(all_ended, 20, "every one was counted")
         nursery.cancel_scope.cancel()
+
+
+# -- the tour --------------------------------------------------------------------------------------------------------
+
+
+def test_five_commands_make_a_mesh_of_three_regions(tmp_path: Path) -> None:
+    """The commands of docs/security.md as they stand, but for ports, the user's folder, and where nodes print."""
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    block = page.partition("<!-- tour -->\n```sh\n")[2].partition("```")[0]
+    assert len(block.splitlines()) == 5
+    defaults = " --events 127.0.0.1:7222 --link 127.0.0.1:7946 --admin 127.0.0.1:8222 &"
+    lines = [
+        (line.replace(" &", defaults) if "--id us-1" in line else line).replace(" &", " >> log 2>&1 &")
+        for line in block.splitlines()
+    ]
+    text = "\n".join(
+        [
+            "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT",
+            *lines,
+            "until mesh routes list --node http://127.0.0.1:8224 2>/dev/null | grep -q us,eu; do sleep 0.2; done",
+            "mesh links list -o json --node http://127.0.0.1:8222",
+            "mesh node show us-1 --node http://127.0.0.1:8222",
+        ]
+    )
+    ports = sorted(set(re.findall(r"127\.0\.0\.1:(\d+)", text)))
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in ports]
+    for port, one in zip(ports, sockets, strict=True):
+        text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{one.getsockname()[1]}")
+        one.close()
+    environ = {
+        **os.environ,
+        "PATH": f"{Path(MESH).parent}:{os.environ['PATH']}",
+        "XDG_STATE_HOME": str(tmp_path),
+    }
+    done = subprocess.run(
+        ["timeout", "60", "bash", "-c", text],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout + done.stderr + (tmp_path / "log").read_text()
+    assert '"certificate": "eu/eu-1"' in said, said
+    assert '"certificate": "ap/ap-1"' in said
+    assert "TLS, spiffe://mesh.local/region/us/node/us-1, expires in 89d" in said

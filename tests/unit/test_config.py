@@ -461,7 +461,11 @@ def test_the_events_port_leaves_loopback_only_for_clients_that_are_known(tmp_pat
         ('[tls]\nca = "a"\ncert = "b"', "tls.ca", "tls.key is missing"),
         ('[tls]\nkey = "a"', "tls.key", "tls.ca is missing"),
         (TLS + '[tls.clients]\ncert = "b"', "tls.clients.cert", "tls.clients.key is missing"),
-        ('[tls.clients]\ncertificates = "none"', "tls.clients.certificates", "neither [tls.clients] nor [tls]"),
+        (
+            '[tls.clients]\ncertificates = "none"',
+            "tls.clients.certificates",
+            "neither [tls.clients] nor [tls]",
+        ),
         ('[tls.clients]\nca = "a"', "tls.clients.ca", "neither [tls.clients] nor [tls]"),
         ('[tls.clients]\ncert = "a"\nkey = "b"\ncertificates = "required"', "tls.clients.", "no CA for them"),
     ],
