@@ -19,6 +19,7 @@ from mesh.config import Config
 from mesh.identity.credentials import WARN_S, Credentials, Files, LinkCredentials, PortCredentials
 from mesh.model.errors import MeshError
 from mesh.model.ids import NodeKey
+from mesh.model.reasons import Tls
 from mesh.net.tls import TlsFailed
 from mesh.node.inspect import Item
 
@@ -31,6 +32,10 @@ TOLD_AGAIN_S: Final = 60.0
 """A stranger that is refused again and again is told of once in so long, for each address and reason; all are counted."""
 TOLD: Final = 256
 """Addresses and reasons remembered for that."""
+
+
+_LOOKED: Final = frozenset({Tls.CUT_SHORT, Tls.TIMEOUT})
+"""What health checks and port scans look like: counted, not told."""
 
 
 class Secured:
@@ -139,7 +144,9 @@ class Secured:
     # -- strangers -------------------------------------------------------------------------------------------------
 
     def refused(self, port: str, remote: str, failed: TlsFailed) -> None:
-        """A handshake ended in nothing: tell it, but not every time."""
+        """A handshake ended in nothing: tell it, but not every time, and not that somebody only looked whether the port is there."""
+        if failed.why in _LOOKED:
+            return
         now_s = trio.current_time()
         key = (remote.rpartition(":")[0], f"{port} {failed.why.counted}")
         if now_s - self._told.get(key, float("-inf")) < TOLD_AGAIN_S:

@@ -21,6 +21,8 @@ from mesh.net.transport import READ_BYTES, LinkLost, Transport, linger
 
 PIECE_BYTES: Final = 64 * 1024
 """Encrypted at a time, four records: what may wait encrypted for a socket that takes no more."""
+RECORD_BYTES: Final = 16 * 1024
+"""What one record carries at most: OpenSSL returns no more at a time, and room for more costs."""
 GOODBYE_S: Final = 0.5
 """How long an end that was refused has to read the alert that says why."""
 _HANDSHAKE, _ALERT = 0x16, 0x15
@@ -161,8 +163,10 @@ class TlsTransport:
         parts: list[bytes] = []
         left = most
         while left > 0 and not self._ended:
+            if not self._in.pending and not self._ssl.pending():
+                break
             try:
-                part = self._ssl.read(left)
+                part = self._ssl.read(min(left, RECORD_BYTES))
             except ssl.SSLWantReadError:
                 break
             except ssl.SSLZeroReturnError:

@@ -3,6 +3,7 @@ under traffic."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -500,6 +501,28 @@ async def test_new_certificates_drop_no_link_and_no_event(tmp_path: Path, author
         nursery.cancel_scope.cancel()
 
 
+async def test_a_second_ca_is_trusted_from_when_its_file_has_it_and_no_link_ends(
+    tmp_path: Path, authority: Path
+) -> None:
+    async with running(tmp_path) as mesh:
+        mine = issued(authority, "a/a-1")
+        a = await mesh.start("a-1", "a", *tls(mine), "--bridge=b", "--bridge=c")
+        b = await mesh.start("b-1", "b", *tls(issued(authority, "b/b-1")), f"--bridge=a={a.link}")
+        await sees_regions(b, "a")
+        [before] = [link for link in await items(a, "links") if link["node"] == "a-1"]
+        theirs = issued(other_ca(tmp_path), "c/c-1")
+        both = tmp_path / "both"
+        both.mkdir()
+        (both / "ca.pem").write_bytes((mine / "ca.pem").read_bytes() + (theirs / "ca.pem").read_bytes())
+        c = await mesh.start("c-1", "c", *tls(theirs, ca=both), f"--bridge=a={a.link}")
+        await counts(a, "tls_foreign_ca")
+        shutil.copy(both / "ca.pem", mine / "ca.pem")
+        await sees_regions(c, "a", "b")
+        links = [link for link in await items(a, "links") if link["node"] == "a-1"]
+        assert before["id"] in {link["id"] for link in links if link["state"] == "open"}
+        assert {link["certificate"] for link in links} == {"b/b-1", "c/c-1"}
+
+
 # -- clients ---------------------------------------------------------------------------------------------------------
 
 
@@ -587,6 +610,70 @@ async def test_the_python_client_and_a_durable_one_at_another_node_than_its_home
                 async for delivery in kept:
                     assert delivery.topic == "x/1"
                     break
+
+
+@pytest.mark.parametrize("asked", ["sse", "ws"])
+async def test_a_client_that_reads_slowly_gets_every_byte_in_order(
+    tmp_path: Path, authority: Path, asked: str
+) -> None:
+    """40 MB through a small window: the port's writes are taken in part again and again."""
+    from mesh.client import Client
+
+    files = issued(authority, "a/a-1")
+    body, count = "0123456789" * 20_000, 200
+    async with running(tmp_path) as mesh:
+        a = await mesh.start(
+            "a-1",
+            "a",
+            *tls(files),
+            "--set=tls.clients.certificates=none",
+            "--set=limits.session_queue_bytes=100MB",
+        )
+        context = ssl.create_default_context(cafile=str(files / "ca.pem"))
+        host, _, port = a.events.rpartition(":")
+        with trio.fail_after(60):
+            async with Client(f"https://{a.events}", tls=context) as writer, trio.open_nursery() as nursery:
+
+                async def publish() -> None:
+                    for number in range(count):
+                        await writer.publish(f"x/{number}", body)
+
+                if asked == "ws":
+                    async with Client(f"https://{a.events}", tls=context) as reader:
+                        found = await reader.subscribe("x/#")
+                        nursery.start_soon(publish)
+                        topics = []
+                        async for delivery in found:
+                            topics.append(delivery.topic)
+                            assert delivery.data == body
+                            if len(topics) == count:
+                                break
+                            await trio.sleep(0.002)
+                    assert topics == [f"x/{number}" for number in range(count)]
+                    return
+                raw = await trio.open_tcp_stream(host, int(port))
+                raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+                async with trio.SSLStream(
+                    raw, context, server_hostname=host, https_compatible=True
+                ) as stream:
+                    request = (
+                        "GET /v1/events?filter=x/%23 HTTP/1.0\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n"
+                    )
+                    await stream.send_all(request.encode())
+                    text = b""
+                    while b"event: subscribed" not in text:
+                        text += await stream.receive_some(4_096)
+                    nursery.start_soon(publish)
+                    parts, seen, tail = [text], text.count(b"event: event"), text[-11:]
+                    while seen < count or not tail.endswith(b"\n\n"):
+                        parts.append(tail + await stream.receive_some(20_000))
+                        seen += parts[-1].count(b"event: event")
+                        parts[-1], tail = parts[-1][len(tail) :], parts[-1][-11:]
+                text = b"".join(parts)
+                datas = [line for line in text.split(b"\n") if line.startswith(b'data: {"topic"')]
+                topics = [json.loads(line.removeprefix(b"data: "))["topic"] for line in datas]
+                assert topics == [f"x/{number}" for number in range(count)]
+                assert all(body.encode() in line for line in datas)
 
 
 # -- strangers in great numbers --------------------------------------------------------------------------------------

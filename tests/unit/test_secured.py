@@ -124,6 +124,7 @@ async def test_strangers_do_not_fill_the_log(folder: Path, autojump_clock: trio.
     with structlog.testing.capture_logs() as logged:
         for port in range(100):
             found.refused("link", f"192.0.2.1:{port}", TlsFailed(Tls.PLAIN, "no TLS"))
+        found.refused("link", "192.0.2.9:1", TlsFailed(Tls.CUT_SHORT, "somebody looked"))
         assert len(logged) == 1
         found.refused("link", "192.0.2.1:1", TlsFailed(Tls.EXPIRED, "expired"))
         found.refused("link", "192.0.2.2:1", TlsFailed(Tls.PLAIN, "no TLS"))
