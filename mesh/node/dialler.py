@@ -48,6 +48,10 @@ WAIT_FOR_SMALLER_S: Final = 1.5
 
 _PATIENT: Final = frozenset({Close.DUPLICATE_LINK, Close.OPEN_TIMEOUT, Close.DRAINING})
 """Ends after which dialling at once again would be refused again: the wait goes on growing."""
+UNTRUSTED: Final = frozenset({Close.TLS_FAILED, Close.TLS_REQUIRED, Close.NAME_NOT_CERTIFIED})
+"""One end refused the other for who it is, or is not."""
+REFUSED: Final = 1_024
+"""Addresses of which that is remembered."""
 MISCONFIGURED: Final = frozenset(
     {
         Close.REGION_MISMATCH,
@@ -91,6 +95,8 @@ class Dialler:
         self.targets: list[Target] = []
         self.tried: dict[str, Tried] = {}
         self._turns = trio.CapacityLimiter(DIALS)
+        self._refused: dict[str, str] = {}
+        """What was told of addresses where one end did not trust the other, until one of them works."""
 
     async def keep(self, target: Target) -> None:
         """Dial a configured address again and again, as long as the node runs."""
@@ -137,19 +143,30 @@ class Dialler:
         except LinkLost as error:
             if isinstance(error, TlsFailed):
                 self._node.count_refusal("link", error.why.counted)
-            if target.problem.partition(": ")[2] != error.detail:
-                if isinstance(error, TlsFailed):
-                    told = MeshError(close_code(error.reason), target.address, error.detail)
-                    log.warning("link refused", address=target.address, code=told.code, problem=str(told))
-                else:
-                    log.info("cannot dial", address=target.address, error=error.detail)
+                self._tell_refused(target.address, error.reason, error.detail)
+            elif target.problem.partition(": ")[2] != error.detail:
+                log.info("cannot dial", address=target.address, error=error.detail)
             return error.reason, error.detail, None
         finally:
             if turns is not None and token in turns.statistics().borrowers:
                 turns.release_on_behalf_of(token)
         if key is not None and reason not in MISCONFIGURED:
             target.worked = True
+        if reason in UNTRUSTED:
+            self._tell_refused(target.address, reason, detail)
+        else:
+            self._refused.pop(target.address, None)
         return reason, detail, key
+
+    def _tell_refused(self, address: str, reason: Close, detail: str) -> None:
+        """Who is there, or who this node is, is not settled: a person has to look. Told once until it changes."""
+        problem = str(MeshError(close_code(reason), address, detail))
+        if self._refused.get(address) == problem:
+            return
+        while len(self._refused) >= REFUSED:
+            del self._refused[next(iter(self._refused))]
+        self._refused[address] = problem
+        log.warning("link refused", address=address, code=close_code(reason), problem=problem)
 
     async def knock(self, address: str, nursery: trio.Nursery) -> None:
         """Dial once, and wait at most KNOCK_S for what comes of it: another process of this node's name that answers there

@@ -12,6 +12,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 import trio
@@ -54,9 +55,6 @@ _OFFENCES = frozenset(
     }
 )
 """Rules a peer broke on an open link: counted as refusals, too."""
-
-_IDENTITY = frozenset({Close.TLS_FAILED, Close.TLS_REQUIRED, Close.NAME_NOT_CERTIFIED})
-"""Who is at the other end is not settled: a person has to look."""
 
 FATAL = frozenset({Close.NAME_IN_USE, Close.OLD_EPOCH})
 """Refusals after which this process must not go on: another one is this node."""
@@ -332,13 +330,9 @@ class Node:
             if when_open is not None:
                 when_open()
         self.inspection.notified(notify)
-        if notify.what == "link_closed" and notify.reason in _IDENTITY:
-            code = close_code(Close(notify.reason))
-            log.warning(
-                "link refused", about=notify.about, reason=notify.reason, code=code, detail=notify.detail
-            )
-            return
         level = log.debug if notify.what in ("route_changed", "bad_entry") else log.info
+        if notify.reason == Close.NAME_NOT_CERTIFIED and not notify.data.get("by_peer"):
+            level = partial(log.warning, code=close_code(Close.NAME_NOT_CERTIFIED))
         level(notify.what, about=notify.about, reason=notify.reason, detail=notify.detail)
 
     def _link_closed(self, notify: Notify) -> None:

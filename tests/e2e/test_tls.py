@@ -350,7 +350,7 @@ async def test_a_valid_certificate_under_another_name_is_refused_with_both_names
             said = await trio.to_thread.run_sync(stranger.say, frame)
             assert b"name_not_certified" in said
             assert f"its certificate is for dmz/d-1, and it says to be {region}/{node}".encode() in said
-        assert "MESH-L031" in await told(a, "link refused", "dmz/d-1")
+        assert "MESH-L031" in await told(a, "link_closed", "dmz/d-1")
         assert await refusals(a, "name_not_certified") == 3
         assert {n["id"] for n in await items(a, "nodes")} == {"a-1"}
         # A client's certificate is no node's.
