@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias, assert_never
 
@@ -29,6 +30,7 @@ from mesh.backends import Backend, read_password
 from mesh.config import BridgeConfig, Config, RegistryConfig, check_files, data_folder
 from mesh.core.membership import MembershipSettings
 from mesh.core.opening import Terms
+from mesh.identity.credentials import HomeCredentials
 from mesh.model.errors import ERRORS, MeshError
 from mesh.model.ids import NodeKey
 from mesh.model.journal import JournalLimits, JournalState
@@ -39,6 +41,7 @@ from mesh.net.link_listener import LinkListener, Pending
 from mesh.net.listener import Listener, open_listener
 from mesh.net.own_address import told_address
 from mesh.net.supervise import Crashes
+from mesh.net.tls_port import Handshakes
 from mesh.net.transport import Transport
 from mesh.node.dialler import Target
 from mesh.node.discovery import Discovery
@@ -48,6 +51,7 @@ from mesh.node.runner import Node
 from mesh.node.settings import NodeSettings
 from mesh.protocols.serve import EventsPort
 from mesh.reload import changes_of
+from mesh.secured import Secured
 from mesh.store.epoch import DataFolder, claim, next_epoch, node_id
 from mesh.store.eventlog import EventLogEngine
 from mesh.store.flusher import Flusher
@@ -89,10 +93,12 @@ def _run(config: Config, again: Again | None) -> None:
     configure_logging(config)
     with DataFolder(data_folder(config)) as folder:
         name = config.node.id or node_id(folder.path, socket.gethostname())
-        claim(folder.path, NodeKey(config.node.region, name))
+        key = NodeKey(config.node.region, name)
+        secured = Secured(config, key)
+        claim(folder.path, key)
         epoch = next_epoch(folder.path, time.time())
         with closing(_open_journal(folder.path, config.limits)) as journal:
-            trio.run(_main, config, name, epoch, again, journal, strict_exception_groups=True)
+            trio.run(_main, config, name, epoch, again, journal, secured, strict_exception_groups=True)
 
 
 def _open_journal(folder: Path, limits: Limits) -> Journal:
@@ -185,7 +191,9 @@ def _terms(bridge: BridgeConfig) -> Terms:
     return Terms(expect_region=bridge.to, role=bridge.role, cost=bridge.cost)
 
 
-async def _main(config: Config, name: str, epoch: int, again: Again | None, journal: Journal) -> None:
+async def _main(
+    config: Config, name: str, epoch: int, again: Again | None, journal: Journal, secured: Secured
+) -> None:
     """Bind every port first, so that a start that cannot succeed changes nothing for anybody."""
     listeners: dict[str, Listener] = {}
     try:
@@ -202,12 +210,16 @@ async def _main(config: Config, name: str, epoch: int, again: Again | None, jour
             settings_of(config, name, epoch, link_address, events_address),
             store=JournalStore(journal),
             rules=TopicRules(config.topics),
+            secure=secured.links,
         )
+        if secured.ports is not None:
+            node.clients.home_secure = partial(HomeCredentials, secured.ports)
         _show_settings(node, config)
+        node.inspection.security = secured
         node.inspection.journal = lambda: _journal_reading(journal)
         for warning in config.warnings():
             log.warning("insecure", detail=warning)
-        await _serve(config, node, listeners, again, journal)
+        await _serve(config, node, listeners, again, journal, secured)
     finally:
         for listener in listeners.values():
             listener.close()
@@ -320,7 +332,12 @@ def _event_log(config: Config, node: Node) -> EventLog | None:
 
 
 async def _serve(
-    config: Config, node: Node, listeners: dict[str, Listener], again: Again | None, journal: Journal
+    config: Config,
+    node: Node,
+    listeners: dict[str, Listener],
+    again: Again | None,
+    journal: Journal,
+    secured: Secured,
 ) -> None:
     nodes, directory = open_registries(config.registry)
     at_directory = await _told_address(config, listeners, config.registry.directory)
@@ -329,8 +346,9 @@ async def _serve(
     )
     event_log = _event_log(config, node)
     async with _closing(discovery), trio.open_nursery() as nursery:
-        reloading = Reloading(config, node, discovery, again) if again is not None else None
+        reloading = Reloading(config, node, discovery, secured, again) if again is not None else None
         nursery.start_soon(_on_signals, node, reloading, name="signals")
+        nursery.start_soon(secured.run, name="certificates")
         nursery.start_soon(node.dialler.keep_members, name="member links")
         for seed in config.registry.seeds:
             target = Target(str(seed), Terms(expect_region=node.key.region), where="registry.seeds")
@@ -341,7 +359,7 @@ async def _serve(
             await nursery.start(event_log.run)
         flusher = Flusher(journal, lambda _: node.stored(), lambda state: _journal_state(node, state))
         nursery.start_soon(flusher.run, name="journal")
-        await _open_ports(config, node, listeners, nursery)
+        await _open_ports(config, node, listeners, nursery, secured)
         _tell_ready(node, listeners)
         try:
             await node.run()
@@ -365,10 +383,18 @@ async def _closing(discovery: Discovery) -> AsyncIterator[None]:
 
 
 async def _open_ports(
-    config: Config, node: Node, listeners: dict[str, Listener], nursery: trio.Nursery
+    config: Config, node: Node, listeners: dict[str, Listener], nursery: trio.Nursery, secured: Secured
 ) -> None:
     crashes = Crashes(lambda kind, name, error: node.count_refusal(kind, "task_crashed"))
     limits: Limits = config.limits
+
+    def handshakes(what: str) -> Handshakes | None:
+        if secured.ports is None:
+            return None
+        return Handshakes(
+            secured.ports, limits, partial(node.count_refusal, what), partial(secured.refused, what)
+        )
+
     if "link" in listeners:
 
         async def accept(transport: Transport, pending: Pending) -> None:
@@ -380,6 +406,8 @@ async def _open_ports(
             limits,
             crashes=crashes,
             count_refusal=lambda reason: node.count_refusal("link", reason),
+            secure=secured.links,
+            when_refused=partial(secured.refused, "link"),
         )
         await nursery.start(links.serve)
     if "events" in listeners:
@@ -391,6 +419,7 @@ async def _open_ports(
             crashes=crashes,
             count_refusal=lambda reason: node.count_refusal("events", reason),
             on_loopback=listeners["events"].on_loopback,
+            handshakes=handshakes("events"),
         )
         node.on_drain.append(events.drain)
         await nursery.start(events.serve)
@@ -402,6 +431,7 @@ async def _open_ports(
             crashes=crashes,
             count_refusal=lambda reason: node.count_refusal("admin", reason),
             on_loopback=listeners["admin"].on_loopback,
+            handshakes=handshakes("admin"),
         )
         await nursery.start(admin.serve)
 
@@ -431,14 +461,20 @@ def _tell_ready(node: Node, listeners: dict[str, Listener]) -> None:
 class Reloading:
     """What SIGHUP does: read the configuration again and take over what can be changed while the node runs."""
 
-    def __init__(self, config: Config, node: Node, discovery: Discovery, again: Again) -> None:
+    def __init__(
+        self, config: Config, node: Node, discovery: Discovery, secured: Secured, again: Again
+    ) -> None:
         self._config = config
+        self._secured = secured
         self._node = node
         self._discovery = discovery
         self._again = again
 
     def reload(self) -> None:
-        """Change what can be changed; a configuration with a problem changes nothing. Never raises for what is written there."""
+        """Change what can be changed; a configuration with a problem changes nothing. Never raises for what is written there.
+
+        Certificates are files of their own: they are read again whatever the configuration says."""
+        self._secured.reload()
         new, problems = self._again()
         if new is not None:
             problems = check_files(new)

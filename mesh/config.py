@@ -101,6 +101,26 @@ class BridgeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """Links inside TLS."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TlsClientsConfig:
+    """The events and admin ports inside TLS. ca: of clients' certificates, and of other nodes' ports; None only where
+    none are asked for."""
+
+    ca: Path | None
+    cert: Path
+    key: Path
+    certificates: Literal["none", "optional", "required"]
+
+
+@dataclass(frozen=True, slots=True)
 class TelemetryConfig:
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["text", "json"]
@@ -119,6 +139,8 @@ class Config:
     topics: tuple[TopicRule, ...]
     limits: Limits
     telemetry: TelemetryConfig
+    tls: TlsConfig | None = None
+    tls_clients: TlsClientsConfig | None = None
     insecure_links: bool = False
     insecure_clients: bool = False
     settings: tuple[Setting, ...] = ()
@@ -126,13 +148,23 @@ class Config:
     def warnings(self) -> tuple[str, ...]:
         """What to log at the start: ports that are open to a network because the operator said so."""
         found = []
-        if self.insecure_links:
+        if self.links_exposed:
             found.append("links are in clear text and peers are not authenticated (--insecure-links)")
         if self.insecure_clients:
             found.append("anybody who reaches the events port may publish and subscribe (--insecure-clients)")
         for table, backend in self.registry_backends():
             found += backend_warnings(table, backend)
         return tuple(found)
+
+    @property
+    def links_exposed(self) -> bool:
+        """Whether links may cross a network in clear text, because the operator said so."""
+        return self.insecure_links and self.tls is None
+
+    @property
+    def clients_exposed(self) -> bool:
+        """Whether the events port may be reached over a network in clear text, because the operator said so."""
+        return self.insecure_clients and self.tls_clients is None
 
     def registry_backends(self) -> tuple[tuple[str, Backend], ...]:
         """The registry and, where it is elsewhere, the directory, each with its table's name."""
@@ -265,8 +297,10 @@ def _build(merged: _Merged, *, insecure_links: bool, insecure_clients: bool) -> 
     del directory["lease"], directory["seeds"]
     for name in ("probe_interval", "probe_timeout"):
         membership[f"{name}_s"] = membership.pop(name)
+    tls = _tls(merged)
     if federation["accept"] is None:
-        federation["accept"] = "any" if listen.link is not None and listen.link.is_loopback else "listed"
+        on_loopback = listen.link is not None and listen.link.is_loopback
+        federation["accept"] = "any" if on_loopback and tls is None else "listed"
     return Config(
         node=NodeConfig(**merged.table("node")),
         listen=listen,
@@ -282,10 +316,35 @@ def _build(merged: _Merged, *, insecure_links: bool, insecure_clients: bool) -> 
         topics=tuple(_topic_rule(merged.table("topic", index)) for index in merged.lists["topic"]),
         limits=Limits(hop_limit=federation["hop_limit"], **merged.table("limits")),
         telemetry=TelemetryConfig(**merged.table("telemetry")),
+        tls=tls,
+        tls_clients=_tls_clients(merged, tls),
         insecure_links=insecure_links,
         insecure_clients=insecure_clients,
         settings=tuple(merged.settings({"federation.accept": federation["accept"]})),
     )
+
+
+def _tls(merged: _Merged) -> TlsConfig | None:
+    """None where a key is missing, too: that is a contradiction, which stops the start."""
+    table = merged.table("tls")
+    return TlsConfig(**table) if all(table.values()) else None
+
+
+def _tls_clients(merged: _Merged, tls: TlsConfig | None) -> TlsClientsConfig | None:
+    """As `_tls`; what is not given comes from [tls]."""
+    table = merged.table("tls.clients")
+    if not any(name.startswith("tls.clients.") for name in merged.entries):
+        return None
+    asked: Literal["none", "optional", "required"] = table["certificates"] or (
+        "optional" if table["ca"] else "none"
+    )
+    own = table["cert"], table["key"]
+    if not any(own) and tls is not None:
+        own = tls.cert, tls.key
+    ca = table["ca"] or (tls.ca if tls is not None else None)
+    if not all(own) or (asked != "none" and ca is None):
+        return None
+    return TlsClientsConfig(ca=ca, cert=own[0], key=own[1], certificates=asked)
 
 
 def _topic_rule(table: Mapping[str, Any]) -> TopicRule:
@@ -325,6 +384,7 @@ _ORDERED: Final = (
 
 def _contradictions(config: Config, merged: _Merged) -> Iterator[MeshError]:
     yield from _open_ports(config, merged)
+    yield from _tls_problems(config, merged)
     yield from _bridge_problems(config, merged)
     yield from backend_problems("registry", config.registry.backend, merged.entries, merged.where)
     yield from _directory_problems(config, merged)
@@ -380,9 +440,31 @@ def _topic_problems(config: Config, merged: _Merged) -> Iterator[MeshError]:
                 )
 
 
+def _tls_problems(config: Config, merged: _Merged) -> Iterator[MeshError]:
+    """Half of a table, and clients' certificates of no CA."""
+    for table, both in (("tls", ("ca", "cert", "key")), ("tls.clients", ("cert", "key"))):
+        given = [name for name in both if f"{table}.{name}" in merged.entries]
+        missing = [name for name in both if name not in given]
+        if given and missing:
+            where = merged.where(f"{table}.{given[0]}")
+            yield MeshError(
+                "MESH-C043", where, f"{table}.{missing[0]} is missing", f"Add {' and '.join(missing)}."
+            )
+            return
+    given = [name for name in merged.entries if name.startswith("tls.clients.")]
+    if given and config.tls_clients is None:
+        has_own = config.tls is not None or "tls.clients.cert" in given
+        what = "clients' certificates are asked for, and no CA for them is named"
+        if not has_own:
+            what = "there is no certificate: neither [tls.clients] nor [tls] has cert and key"
+        yield MeshError("MESH-C043", merged.where(given[0]), what)
+
+
 def _open_ports(config: Config, merged: _Merged) -> Iterator[MeshError]:
-    """Without TLS and tokens, ports are for this machine unless the operator says that the network is trusted."""
+    """Ports in clear text, and the events port without a sign of who is there, are for this machine unless the operator says that
+    the network is trusted."""
     listen = config.listen
+    knows_clients = config.tls_clients is not None and config.tls_clients.certificates == "required"
     taken: dict[Address, str] = {}
     for name, address in (("link", listen.link), ("events", listen.events), ("admin", listen.admin)):
         if address is None:
@@ -394,10 +476,14 @@ def _open_ports(config: Config, merged: _Merged) -> Iterator[MeshError]:
             )
         taken[address] = name
         code = {"link": "MESH-C016", "events": "MESH-C017", "admin": "MESH-C018"}[name]
-        allowed = {"link": config.insecure_links, "events": config.insecure_clients, "admin": False}[name]
+        allowed = {
+            "link": config.insecure_links or config.tls is not None,
+            "events": config.insecure_clients or knows_clients,
+            "admin": False,
+        }[name]
         if not address.is_loopback and not allowed:
             yield MeshError(code, where, f"{address} is not on loopback")
-    if not config.insecure_links:
+    if not config.insecure_links and config.tls is None:
         seeds = {"registry.seeds": config.registry.seeds} | {
             f"bridge.{index}.seeds": bridge.seeds for index, bridge in enumerate(config.bridges)
         }

@@ -48,6 +48,7 @@ class Metrics:
         yield from _totals(counters)
         yield from _gauges(counters)
         yield from _registries(counters)
+        yield from _security(counters)
         yield from _custody(counters.custody)
         if counters.custody.journal is not None:
             yield from _journal(counters.custody.journal)
@@ -165,6 +166,23 @@ def _custody(custody: CustodyReading) -> Iterator[Metric]:
         counter = CounterMetricFamily(name, about)
         counter.add_metric((), number)
         yield counter
+
+
+def _security(counters: Counters) -> Iterator[Metric]:
+    expires = GaugeMetricFamily(
+        "mesh_certificate_expires_seconds", "Until the node's own certificate expires.", labels=("use",)
+    )
+    for use, left_s in sorted(counters.certificates.items()):
+        expires.add_metric((use,), round(left_s))
+    yield expires
+    exposed = GaugeMetricFamily(
+        "mesh_exposed",
+        "1 while it is open to a network in clear text, because the operator said so.",
+        labels=("what",),
+    )
+    for what, is_open in sorted(counters.exposed.items()):
+        exposed.add_metric((what,), int(is_open))
+    yield exposed
 
 
 def _journal(journal: JournalReading) -> Iterator[Metric]:

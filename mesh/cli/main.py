@@ -61,6 +61,7 @@ SECTIONS: Final[tuple[tuple[str, tuple[Command, ...]], ...]] = (
     (
         "Set up",
         (
+            Command("ca", "certificates for nodes and clients", ("init", "issue", "list", "renew")),
             Command("config", "what a node was told, and from where", ("show", "check")),
             Command("context", "names for the nodes you talk to", ("add", "use", "list")),
             Command("errors", "what an error code means and what to do"),

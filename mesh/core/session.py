@@ -77,7 +77,8 @@ class LinkSession:
         dialled: whether this end dialled.
         local: what to say in our Open.
         terms: what we expect; an accepting end may replace it with `accept_terms` once the peer's region is known.
-        wall_ms: wall clock when the session began, milliseconds; only compared with the peer's.
+        wall_ms: wall clock when the session began, milliseconds; only compared with the peer's. certified: who its
+            certificate names; None without one.
     Cost: O(1) per frame and batch.
     Raises: ValueError on misuse. Garbage from the peer becomes a CloseLink effect: link dead, node unaffected.
     """
@@ -92,8 +93,10 @@ class LinkSession:
         limits: Limits,
         wall_ms: int,
         now: float,
+        certified: NodeKey | None = None,
     ) -> None:
         self.link = link
+        self.certified = certified
         self.dialled = dialled
         self.local = local
         self.terms = terms
@@ -197,7 +200,7 @@ class LinkSession:
         if self.peer is not None:
             self.refuse(Close.UNEXPECTED_FRAME, "a second Open")
             return
-        problem = open_problem(frame, self.local, self.terms, self.limits, self._wall_ms)
+        problem = open_problem(frame, self.local, self.terms, self.limits, self._wall_ms, self.certified)
         if problem is not None:
             self.refuse(*problem)
             return

@@ -76,11 +76,11 @@ _CONFIG: Final[tuple[ErrorCode, ...]] = (
     ErrorCode("MESH-C015", "the data folder is in use by another node",
               "Give each node its own [node] data, or stop the other process."),
     ErrorCode("MESH-C016", "links would cross a network in clear text",
-              "Keep links on loopback, or start with --insecure-links (MESH_INSECURE_LINKS=1) on a network "
-              "you trust; [tls] for links is not built yet."),
-    ErrorCode("MESH-C017", "the events port would be open to a network without tokens",
-              "Keep it on loopback, or start with --insecure-clients (MESH_INSECURE_CLIENTS=1) on a network "
-              "you trust; [auth] and [tls.clients] are not built yet."),
+              "Set [tls] ca, cert and key ('mesh ca' makes them), keep links on loopback, or start with --insecure-links "
+              "(MESH_INSECURE_LINKS=1) on a network you trust."),
+    ErrorCode("MESH-C017", "the events port would be open to a network without a sign of who is there",
+              'Ask clients for certificates ([tls.clients] certificates = "required"), keep it on loopback, or start with '
+              "--insecure-clients (MESH_INSECURE_CLIENTS=1) on a network you trust; tokens ([auth]) are not built yet."),
     ErrorCode("MESH-C018", "the admin port would be open to a network without a token",
               "Keep [listen] admin on loopback, or set it to none; tokens ([auth]) are not built yet."),
     ErrorCode("MESH-C019", "a bridge that contradicts the rest",
@@ -104,6 +104,14 @@ _CONFIG: Final[tuple[ErrorCode, ...]] = (
               "Correct its path, its permissions or its content; the error says which."),
     ErrorCode("MESH-C027", "a key that a reload cannot change",
               "Restart the node: until then it runs on with the value it had."),
+    ErrorCode("MESH-C040", "the certificate is not this node's",
+              "Use the certificate that was issued for [node] region and id ('mesh ca issue REGION/NODE'), or correct these keys."),
+    ErrorCode("MESH-C041", "the certificate is out of date",
+              "Renew it ('mesh ca renew'), and compare the machine's clock."),
+    ErrorCode("MESH-C042", "a certificate expires soon",
+              "Renew it ('mesh ca renew REGION/NODE'): the node takes the new files by itself, links stay."),
+    ErrorCode("MESH-C043", "TLS keys that contradict each other",
+              "Set [tls] ca, cert and key together; [tls.clients] takes cert and key from [tls] where it has none."),
 )
 # -- admin port and command line -------------------------------------------------------------------------
 _ADMIN: Final[tuple[ErrorCode, ...]] = (
@@ -155,6 +163,12 @@ _ADMIN: Final[tuple[ErrorCode, ...]] = (
               "requests to this machine's ports too.", status=403),
     ErrorCode("MESH-A022", "the dead letter cannot be published again now",
               "The detail says why; subscribe to its topic first if nobody wants it, or drop it.", status=409),
+    ErrorCode("MESH-A030", "the folder of the CA cannot be used",
+              "Make one with 'mesh ca init', or name another with --folder FOLDER."),
+    ErrorCode("MESH-A031", "this CA has not issued such a certificate",
+              "See 'mesh ca list' for those it has issued; 'mesh ca issue' makes a new one."),
+    ErrorCode("MESH-A032", "this CA has issued a certificate of that name already",
+              "Use 'mesh ca renew', or 'mesh ca issue --again' for other names or another folder."),
 )
 # -- events port -----------------------------------------------------------------------------------------
 _EVENTS: Final[tuple[ErrorCode, ...]] = (
@@ -262,6 +276,8 @@ _EVENTS: Final[tuple[ErrorCode, ...]] = (
     ErrorCode("MESH-E052", "the disk failed while the event was being stored: it may be delivered, or be lost",
               "Publish it again, here or at another node; a subscriber may see it twice then, with the same id and source.",
               status=503),
+    ErrorCode("MESH-E060", "a port that speaks TLS was asked in clear text",
+              "Use https:// (wss://), with the CA that [tls.clients] cert comes from: curl --cacert ca.pem.", status=400),
 )
 # -- links -----------------------------------------------------------------------------------------------
 _LINKS: Final[tuple[ErrorCode, ...]] = (
@@ -311,6 +327,14 @@ _LINKS: Final[tuple[ErrorCode, ...]] = (
               "Check the address, that the node runs, and that no firewall is between; it is tried again."),
     ErrorCode("MESH-L023", "a seed's host name cannot be resolved",
               "Correct the name or the resolver; it is tried again."),
+    ErrorCode("MESH-L030", "no TLS with the other end",
+              "The detail says which end refused which certificate, and why: both need [tls] with certificates of one CA and trust "
+              "domain that are in date."),
+    ErrorCode("MESH-L031", "the other end's certificate is for another node than it says to be",
+              "Give that node the certificate issued for its region and id; if nobody changed them, somebody uses a certificate that is "
+              "not theirs."),
+    ErrorCode("MESH-L032", "a link in clear text to a node that takes only TLS",
+              "Set [tls] at the dialling node, too."),
 )
 # -- membership ------------------------------------------------------------------------------------------
 _MEMBERS: Final[tuple[ErrorCode, ...]] = (
@@ -388,6 +412,9 @@ _CLOSES: Final[dict[Close, str]] = {
     Close.OPEN_TIMEOUT: "MESH-L010",
     Close.DUPLICATE_LINK: "MESH-L021",
     Close.SELF_LINK: "MESH-L009",
+    Close.TLS_FAILED: "MESH-L030",
+    Close.TLS_REQUIRED: "MESH-L032",
+    Close.NAME_NOT_CERTIFIED: "MESH-L031",
     Close.VERSION_MISMATCH: "MESH-L001",
     Close.REGION_MISMATCH: "MESH-L002",
     Close.REGION_NOT_LISTED: "MESH-L003",

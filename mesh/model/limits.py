@@ -69,6 +69,8 @@ class Limits:
     header_bytes: int = 64 * 1024  # of one request; more: 431
     header_count: int = 128  # of one request; more: 431
     client_connections: int = 10_000  # of one port; more: 503
+    half_open_clients: int = 256  # TLS handshakes under way at one port; more: the oldest goes, tls_evicted
+    handshake_timeout_s: float = 5.0  # a client's TLS handshake must be done within
     request_timeout_s: float = 10.0  # headers and body of one request must arrive within
     idle_timeout_s: float = 75.0  # keep-alive connection without a request
     close_timeout_s: float = 2.0  # for a client told goodbye to read what waits; then it is cut off

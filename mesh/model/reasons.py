@@ -252,6 +252,12 @@ class Close(StrEnum):
     """A pair keeps one link: the one dialled by the smaller (region, id)."""
     SELF_LINK = "self_link"
     """The address dialled is this node's own."""
+    TLS_FAILED = "tls_failed"
+    """No TLS with the other end, or one of the two refused the other's certificate; the detail says which, and why."""
+    TLS_REQUIRED = "tls_required"
+    """A link in clear text to a node whose links are inside TLS."""
+    NAME_NOT_CERTIFIED = "name_not_certified"
+    """The other end says to be another node than the one its certificate is for."""
     VERSION_MISMATCH = "version_mismatch"
     """The two ends speak different protocol versions."""
     REGION_MISMATCH = "region_mismatch"
@@ -290,6 +296,43 @@ class Close(StrEnum):
     """The durable client was removed."""
     PROTOCOL_ERROR = "protocol_error"
     """The other end broke a rule that no other reason names."""
+
+
+class Tls(StrEnum):
+    """Why a TLS handshake ended in nothing. Refusals are counted under these with "tls_" before them, at the port or the link that
+    was dialled."""
+
+    PLAIN = "plain"
+    """The other end does not speak TLS."""
+    OLD_VERSION = "old_version"
+    """The other end speaks no TLS 1.3."""
+    NO_CERTIFICATE = "no_certificate"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    FOREIGN_CA = "foreign_ca"
+    """The certificate comes from a CA that is not trusted here."""
+    FOREIGN_TRUST = "foreign_trust"
+    """The certificate is of another trust domain, although a CA that is trusted here signed it."""
+    FOREIGN_NAME = "foreign_name"
+    """The certificate is for another host or node than the one dialled."""
+    NOT_A_NODE = "not_a_node"
+    """The certificate names no node: a client's, or one from elsewhere."""
+    BAD_CERTIFICATE = "bad_certificate"
+    """The certificate cannot be used for another reason."""
+    REFUSED_BY_PEER = "refused_by_peer"
+    """The other end refused this end."""
+    TIMEOUT = "timeout"
+    CUT_SHORT = "cut_short"
+    """The other end went away before the handshake was done."""
+    EVICTED = "evicted"
+    """The oldest unfinished handshake of more than may be under way."""
+    BROKEN = "broken"
+    """Bytes that are no TLS, or that somebody changed."""
+
+    @property
+    def counted(self) -> str:
+        """As the refusals of a port have it."""
+        return f"tls_{self.value}"
 
 
 class MemberReason(StrEnum):

@@ -7,7 +7,7 @@ Invariant: a session is known to the machine exactly while it is in `sessions`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -27,6 +27,7 @@ from mesh.model.ids import BadName, MeshId, NodeKey, SessionId, Version
 from mesh.model.reasons import Close, Drop, NotDelivered, Refuse
 from mesh.model.topic import TopicError, check_filter, check_group, parse_share
 from mesh.model.topic_rules import Level
+from mesh.net.tls import Secure
 from mesh.node.event_log import EventLog
 from mesh.node.publish_answers import PublishAnswers
 from mesh.node.receivers import NodeReceivers
@@ -93,6 +94,8 @@ class Clients:
         self._machine = node.machine
         self.sessions: dict[int, Session] = {}
         self.receivers = NodeReceivers(node, self)
+        self.home_secure: Callable[[NodeKey], Secure | None] = lambda key: None
+        """Set by mesh.app where clients' ports are inside TLS: how another node's is dialled."""
         self._next = 0
         self.requests = Requests(node)
         self._answers = PublishAnswers(node.key.region)

@@ -7,11 +7,11 @@ its "node" says which node reports it.
 
 Items, by `What` (each also has `node`; ages in seconds; a field that does not apply is None):
 
-- nodes, self: `id region state incarnation addresses version age_s role`; state `alive | suspect | dead | left`, role
+- nodes, self: `id region state incarnation addresses version age_s role` (and of the node itself `location labels security`); state `alive | suspect | dead | left`, role
   `node | bridge`, age_s since the state was entered, `reason` (MemberReason) and `detail` for a person.
 - links: `id peer region kind role state rtt_ms rate_in rate_out queued credit age_s reason`; id as routes name it in
   `via` ("bridge#3"), kind `peer | bridge`, state `opening | open | closed | dialling`, rates in events/s, queued in
-  events, credit in bytes the peer still lets us send.
+  events, credit in bytes the peer still lets us send. `certificate` of an open one is who its certificate names, None without TLS.
 - routes: `region next_hop via metric seqno path age_s state reason detail`; state `in_use | selected | feasible |
   infeasible | withheld`, reason a RouteReason value, metric and seqno None where they do not apply, path a list of regions.
 - subscriptions: `filter group client region since age_s`; client is the session's name, since in RFC 3339.
@@ -136,7 +136,8 @@ class Counters:
     published: events taken in from clients. delivered: events handed to sessions, each session counted. forwarded: events
     sent over links, each link counted. drops: by Drop value. refusals: by (port, short stable reason). links: open and
     other links by (kind, state). members, routes: by state. sessions: by protocol. bytes_*: of link frames.
-    registries: by role, "all" or "nodes" and "directory".
+    registries: by role, "all" or "nodes" and "directory". certificates: seconds until the node's own expire, by what they are
+    for. exposed: whether links and clients' ports are open to a network in clear text.
     """
 
     published: int = 0
@@ -158,6 +159,21 @@ class Counters:
     watch_lost: int = 0
     registries: Mapping[str, RegistryCounters] = field(default_factory=dict)
     custody: CustodyReading = field(default_factory=CustodyReading)
+    certificates: Mapping[str, float] = field(default_factory=dict)
+    exposed: Mapping[str, bool] = field(default_factory=dict)
+
+
+class Security(Protocol):
+    """The node's certificates, for those who look."""
+
+    def item(self) -> Item:
+        """How links and clients' ports are protected, and with which certificates."""
+
+    def expires_in_s(self) -> Mapping[str, float]:
+        """Seconds until the node's own certificates expire, by what they are for."""
+
+    def exposed(self) -> Mapping[str, bool]:
+        """Whether links and clients' ports are open to a network in clear text."""
 
 
 class Inspect(Protocol):

@@ -23,7 +23,7 @@ from mesh.core.inboxes import ReplyTo
 from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Event, NewEvent
 from mesh.model.ids import BadName, NodeKey
 from mesh.node.feed import Feed, Watch
-from mesh.node.inspect import Counters, Item, JournalReading, MissingNode, RegionAnswer, What
+from mesh.node.inspect import Counters, Item, JournalReading, MissingNode, RegionAnswer, Security, What
 from mesh.node.letters import ACTS, Act, Letters
 from mesh.node.registry_views import RegistryViews
 from mesh.node.service import RefusedError
@@ -54,6 +54,8 @@ class Inspection:
         """Set by mesh.app: the journal's state and figures."""
         self.config_items: Callable[[], list[Item]] = list
         """Set by mesh.app: the configuration with the origin of each value."""
+        self.security: Security | None = None
+        """Set by mesh.app: the node's certificates."""
         self.registry = RegistryViews(node.key)
         """Set by mesh.app when there is a registry."""
 
@@ -71,6 +73,9 @@ class Inspection:
             return self.dead_letters.page(query)
         if what is What.CONFIG:
             return [{**item, "node": self.key.node} for item in self.config_items()]
+        if what in (What.NODES, What.SELF) and self.security is not None:
+            own = {"security": self.security.item()}
+            return [{**item, **(own if item["id"] == self.key.node else {})} for item in self._views.of(what)]
         if what is What.REGISTRY:
             return self.registry.status()
         if what is What.REGISTRY_ENTRIES:
@@ -83,7 +88,14 @@ class Inspection:
         """See Inspect."""
         found = self._views.counters(watch_lost=self._feed.lost)
         custody = found.custody._replace(journal=self.journal())
-        return replace(found, registries=self.registry.counters(), custody=custody)
+        security = self.security
+        return replace(
+            found,
+            registries=self.registry.counters(),
+            custody=custody,
+            certificates=security.expires_in_s() if security is not None else {},
+            exposed=security.exposed() if security is not None else {},
+        )
 
     async def letters(self, node: str, act: Act, lsns: Sequence[int], timeout_s: float) -> list[Item]:
         """See Inspect."""

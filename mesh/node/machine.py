@@ -158,8 +158,10 @@ class NodeMachine:
 
     # -- links ---------------------------------------------------------------------------------------------------
 
-    def link_connected(self, *, dialled: bool, terms: Terms, wall_ms: int, now: float) -> int:
-        """A transport connected: begin a session and return its link number."""
+    def link_connected(
+        self, *, dialled: bool, terms: Terms, wall_ms: int, now: float, certified: NodeKey | None = None
+    ) -> int:
+        """A transport connected: begin a session and return its link number. certified: who its certificate says is there."""
         self._next_link += 1
         link = self._next_link
         session = LinkSession(
@@ -170,6 +172,7 @@ class NodeMachine:
             limits=self.settings.limits,
             wall_ms=wall_ms,
             now=now,
+            certified=certified,
         )
         self.sessions[link] = session
         self._after_session(session, now)

@@ -16,7 +16,7 @@ from mesh.core.custody.custody import DISK_FAILS
 from mesh.core.custody.store import StoreRefusedError
 from mesh.core.custody.window import AckTerms
 from mesh.model.event import Delivery
-from mesh.model.ids import BadName, MeshId, SessionId, check_name
+from mesh.model.ids import BadName, MeshId, NodeKey, SessionId, check_name
 from mesh.model.reasons import Close, Refuse
 from mesh.node.service import Acks, DurableItem, Home, RefusedError, Resumed, Sink
 
@@ -212,5 +212,6 @@ class NodeReceivers:
             return None
         control = self._machine.control
         for node, address in control.homes(client):
-            return Home(node, address, node in control.live_members())
+            secure = self._clients.home_secure(NodeKey(self._node.key.region, node))
+            return Home(node, address, node in control.live_members(), secure)
         return None

@@ -12,6 +12,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 import trio
@@ -25,6 +26,7 @@ from mesh.model.ids import NodeKey
 from mesh.model.reasons import Close
 from mesh.model.topic_rules import TopicRules
 from mesh.net.link import Link
+from mesh.net.tls import Secure
 from mesh.net.transport import Transport
 from mesh.node.clients import Clients
 from mesh.node.dialler import Dialler
@@ -63,7 +65,7 @@ class Node:
 
     Args:
         settings: who this is. dice: chance for its machines. wall_s: wall clock, only told to peers and compared. store: the journal;
-            whoever drives it calls `stored`. rules: of topics.
+            whoever drives it calls `stored`. rules: of topics. secure: this node's certificates; None: its links are in clear text.
     """
 
     def __init__(
@@ -74,8 +76,10 @@ class Node:
         wall_s: Callable[[], float] = time.time,
         store: Store | None = None,
         rules: TopicRules | None = None,
+        secure: Secure | None = None,
     ) -> None:
         self.settings = settings
+        self.secure = secure
         self.key = NodeKey(settings.region, settings.node)
         self.dice = dice or random.Random()
         now = trio.current_time()
@@ -213,8 +217,11 @@ class Node:
         Args: when_open: called once when the opening exchange is done.
         """
         now = trio.current_time()
+        certificate = transport.certificate
+        certified = certificate.node if certificate is not None else None
+        assert self.secure is None or certified is not None, "whoever connects inside TLS has shown who it is"
         number = self.machine.link_connected(
-            dialled=dialled, terms=terms, wall_ms=int(self._wall_s() * 1e3), now=now
+            dialled=dialled, terms=terms, wall_ms=int(self._wall_s() * 1e3), now=now, certified=certified
         )
         link = Link(number, transport, self, self.settings.limits, accepted=not dialled)
         self.links[number] = link
@@ -329,6 +336,8 @@ class Node:
                 when_open()
         self.inspection.notified(notify)
         level = log.debug if notify.what in ("route_changed", "bad_entry") else log.info
+        if notify.reason == Close.NAME_NOT_CERTIFIED and not notify.data.get("by_peer"):
+            level = partial(log.warning, code=close_code(Close.NAME_NOT_CERTIFIED))
         level(notify.what, about=notify.about, reason=notify.reason, detail=notify.detail)
 
     def _link_closed(self, notify: Notify) -> None:

@@ -16,6 +16,7 @@ from mesh.model.event import Event, NewEvent
 from mesh.model.ids import MeshId, NodeKey, SessionId
 from mesh.model.reasons import Close, Drop
 from mesh.model.topic_rules import Level
+from mesh.net.tls import Secure
 
 
 class Wait(StrEnum):
@@ -174,11 +175,13 @@ class DurableItem(NamedTuple):
 
 
 class Home(NamedTuple):
-    """The node that keeps a durable client. address: of its events port. alive: whether its region believes that it runs."""
+    """The node that keeps a durable client. address: of its events port. alive: whether its region believes that it runs. secure:
+    how that port is dialled inside TLS; None: in clear text."""
 
     node: str
     address: str
     alive: bool
+    secure: Secure | None = None
 
 
 class Receivers(Protocol):

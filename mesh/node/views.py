@@ -133,6 +133,7 @@ class Views:
             "credit": session.credit_left,
             "age_s": round(now - session.opened_at, 3),
             "reason": "",
+            "certificate": str(session.certified) if session.certified is not None else None,
             "batches_in": session.flow.batches_in,
             "batches_out": session.flow.batches_out,
             "events_in": session.flow.events_in,

@@ -112,7 +112,7 @@ def test_settings_show_every_key_as_toml_with_its_origin(tmp_path: Path) -> None
     assert rows["federation.accept"] == ('"any"', "default")
     assert rows["limits.frame_bytes"] == ('"1MiB"', "default")
     assert rows["node.id"] == ("-", "default")
-    assert not [key for key in rows if key.startswith(("tls", "auth", "topic", "bridge"))]
+    assert not [key for key in rows if key.startswith(("auth", "topic", "bridge"))]
 
 
 def test_who_may_dial_in_depends_on_where_the_link_port_is(tmp_path: Path) -> None:
@@ -404,3 +404,77 @@ def test_a_topic_rule_that_cannot_be(tmp_path: Path, text: str, code: str, where
     found = problem(tmp_path, text)
     assert found.code == code
     assert found.where.endswith(where)
+
+
+# -- TLS -------------------------------------------------------------------------------------------------------------
+
+TLS = '[tls]\nca = "ca.pem"\ncert = "cert.pem"\nkey = "key.pem"\n'
+
+
+def test_links_inside_tls_may_cross_a_network_and_only_listed_regions_dial_in(tmp_path: Path) -> None:
+    text = TLS + '[listen]\nlink = "0.0.0.0:7946"\n[registry]\nseeds = ["eu-2:7946"]\n'
+    found = config(tmp_path, text)
+    assert found.tls is not None
+    assert found.federation.accept == "listed"
+    assert found.warnings() == ()
+    assert not found.links_exposed
+    assert config(tmp_path, TLS).federation.accept == "listed", "also on loopback: TLS is meant"
+    assert config(tmp_path, TLS + '[federation]\naccept = "any"').federation.accept == "any"
+
+
+def test_the_word_of_the_operator_exposes_nothing_that_is_inside_tls(tmp_path: Path) -> None:
+    (tmp_path / "mesh.toml").write_text(TLS + "[tls.clients]\n")
+    found = load(tmp_path / "mesh.toml", environ={}, insecure_links=True, insecure_clients=True)
+    assert not found.links_exposed
+    assert found.clients_exposed, "an empty table sets nothing"
+    assert [word for warning in found.warnings() for word in ("links", "events port") if word in warning] == [
+        "events port"
+    ]
+
+
+def test_clients_ports_take_from_the_links_what_they_have_not(tmp_path: Path) -> None:
+    def ports(text: str) -> tuple[str, str, str] | None:
+        found = config(tmp_path, text).tls_clients
+        return None if found is None else (str(found.ca), str(found.cert), found.certificates)
+
+    assert ports(TLS) is None
+    assert ports(TLS + '[tls.clients]\ncertificates = "none"') == ("ca.pem", "cert.pem", "none")
+    assert ports(TLS + '[tls.clients]\nca = "x"') == ("x", "cert.pem", "optional")
+    assert ports(TLS + '[tls.clients]\ncertificates = "required"') == ("ca.pem", "cert.pem", "required")
+    own = '[tls.clients]\ncert = "c"\nkey = "k"\n'
+    assert ports(own) == ("None", "c", "none")
+    assert ports(TLS + own) == ("ca.pem", "c", "none")
+    assert ports(own + 'ca = "x"\n') == ("x", "c", "optional")
+
+
+def test_the_events_port_leaves_loopback_only_for_clients_that_are_known(tmp_path: Path) -> None:
+    listen = '[listen]\nevents = "0.0.0.0:7222"\n'
+    asked = TLS + '[tls.clients]\ncertificates = "{}"\n' + listen
+    assert config(tmp_path, asked.format("required")).tls_clients is not None
+    for certificates in ("none", "optional"):
+        (tmp_path / "mesh.toml").write_text(asked.format(certificates))
+        _, problems = check(tmp_path / "mesh.toml", environ={})
+        assert [problem.code for problem in problems] == ["MESH-C017"]
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "says"),
+    [
+        ('[tls]\nca = "a"\ncert = "b"', "tls.ca", "tls.key is missing"),
+        ('[tls]\nkey = "a"', "tls.key", "tls.ca is missing"),
+        (TLS + '[tls.clients]\ncert = "b"', "tls.clients.cert", "tls.clients.key is missing"),
+        (
+            '[tls.clients]\ncertificates = "none"',
+            "tls.clients.certificates",
+            "neither [tls.clients] nor [tls]",
+        ),
+        ('[tls.clients]\nca = "a"', "tls.clients.ca", "neither [tls.clients] nor [tls]"),
+        ('[tls.clients]\ncert = "a"\nkey = "b"\ncertificates = "required"', "tls.clients.", "no CA for them"),
+    ],
+)
+def test_half_a_table_of_tls_stops_the_start(tmp_path: Path, text: str, where: str, says: str) -> None:
+    (tmp_path / "mesh.toml").write_text(text)
+    _, problems = check(tmp_path / "mesh.toml", environ={})
+    assert [problem.code for problem in problems] == ["MESH-C043"]
+    assert where in problems[0].where
+    assert says in problems[0].what

@@ -23,7 +23,7 @@ membership: probe_interval probe_timeout suspicion_mult
 bridge: to seeds links role transport cost proxy export import deny rules
 topic: filter level ordered deadline copies spool spool_policy retain
 tls: ca cert key
-tls.clients: ca cert key
+tls.clients: ca cert key certificates
 auth: tokens_file jwks acl
 telemetry: otlp sample log_level log_format
 """

@@ -120,7 +120,7 @@ def test_what_durable_clients_of_a_member_that_is_away_want_is_known_after_a_sta
 
 
 def test_a_member_that_is_heard_again_says_itself_what_it_wants() -> None:
-    world, one, two = pair()
+    world, one, _two = pair()
     one.crash()
     world.run(1.0)
     one.start()
@@ -130,7 +130,7 @@ def test_a_member_that_is_heard_again_says_itself_what_it_wants() -> None:
 
 
 def test_members_that_cannot_be_read_are_nobodies() -> None:
-    world, one, two = pair()
+    _world, one, two = pair()
     two.crash()
     one.crash()
     one.store.notes[MEMBERS_NOTE] = b"\xc1"
