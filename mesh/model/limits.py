@@ -53,9 +53,7 @@ class Limits:
     custody_timeout_s: float = 10.0  # a next hop that does not say that it stored a batch: sent again
     spool_bytes_per_s: float = 33_554_432.0  # what waited for a way leaves no faster
     spool_age_s: float = 86_400.0  # an event without a deadline waits no longer: dead letter, spool_age
-    order_hold_s: float = (
-        60.0  # an event of an ordered topic waits for the one before it; then it goes, order_gap
-    )
+    order_hold_s: float = 60.0  # an event of an ordered topic waits for the one before it; then order_gap
     dead_letters: int = 50_000  # kept at most; the oldest go first, dead_letters_full
     dead_letter_bytes: int = 64 << 20  # the same in bytes
     # clients
