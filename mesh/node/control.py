@@ -23,12 +23,14 @@ from federation.core.reach import (
     KEPT_FILTER_KEY,
     KEPT_GROUP_KEY,
     MEMBERS_MAX,
+    TAKEN_KEY,
     Reach,
     group_key,
     split_group_key,
 )
 from federation.core.receipts import BRIDGE_KEY, HOLDS_KEY, Receipts
 from federation.core.routes import RouteMachine
+from mesh.core.custody.succession import Heir
 from mesh.core.effects import Effect, Notify, Send
 from mesh.core.interest import Destinations, InterestIndex
 from mesh.core.membership import Membership
@@ -121,6 +123,8 @@ class ControlPlane:
         self.effects: list[Effect] = []
         self._live: set[str] = {settings.node}
         self._gone: list[str] = []
+        self._heirs: dict[str, dict[str, float]] = {}
+        """Node whose durable clients are elsewhere -> members that took them over, and when this node heard of it."""
         self.exchange = TableExchange(
             self.tables, self.world, links, self.effects, settings.limits, dice, now
         )
@@ -170,6 +174,41 @@ class ControlPlane:
                 continue  # an entry nobody can read names no home
         return [(owner, address) for _, owner, address in sorted(found)]
 
+    def home(self, client: str) -> str | None:
+        """The first live member, this one apart, that keeps a client."""
+        return next((node for node, _ in self.homes(client) if node in self._live), None)
+
+    def keeps(self, node: str, client: str) -> bool:
+        """Whether a member's table names a client as its own."""
+        return self.tables.get(node, CLIENT_KEY + client) is not None
+
+    def taken_changed(self, former: str, here: bool, now: float) -> None:
+        """The durable clients of another node are kept here from now on, or it knows by now."""
+        value = _encode(0) if here else None
+        if value is None:
+            self.tables.delete(TAKEN_KEY + former, now)
+        else:
+            self.tables.put(TAKEN_KEY + former, value, now)
+        self._entry(self.node, TAKEN_KEY + former, value, now)
+
+    def heir(self, former: str) -> Heir | None:
+        """The live member that took over a node's durable clients; of several the first by name."""
+        heirs = self._heirs.get(former)
+        if not heirs:
+            return None
+        live = [node for node in heirs if node in self._live and node != former]
+        return Heir(min(live), heirs[min(live)]) if live else None
+
+    def _heir_entry(self, node: str, former: str, there: bool, now: float) -> None:
+        heirs = self._heirs.setdefault(former, {})
+        if there:
+            heirs.setdefault(node, now)
+        else:
+            heirs.pop(node, None)
+        if not heirs:
+            del self._heirs[former]
+        self.changed = True
+
     def _kept_entry(self, node: str, key: str, value: bytes | None, now: float) -> None:
         """An entry of the table of a member that is away: what its durable clients want still counts, nothing else."""
         if key[0] == KEPT_FILTER_KEY:
@@ -207,6 +246,8 @@ class ControlPlane:
                 self.routes.sibling_entry(
                     node, region, bridge, None if value is None else _route.decode(value), now
                 )
+            elif kind == TAKEN_KEY:
+                self._heir_entry(node, key[1:], value is not None, now)
             elif key == WAITING_KEY and self.is_bridge:
                 self.advertiser.waiting(node, None if value is None else self.tables.position(node), now)
         except (msgspec.DecodeError, ValueError) as error:

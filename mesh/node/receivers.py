@@ -171,9 +171,14 @@ class NodeReceivers:
             )
         return found
 
+    def moved(self, client: str, detail: str) -> None:
+        """A durable client is at home elsewhere by now: its connection here ends."""
+        self._close_older(client, Close.TAKEN_OVER, detail)
+
     def home(self, client: str) -> Home | None:
         """See Receivers."""
-        if self._machine.consumers.durable.of_name(client) is not None:
+        leaving = client in self._machine.custody.pairs.succession.leaving
+        if self._machine.consumers.durable.of_name(client) is not None and not leaving:
             return None
         control = self._machine.control
         for node, address in control.homes(client):

@@ -304,7 +304,7 @@ class SimNode:
             self._pull()
             if not self.clients.deliver(asked):
                 break
-        while self._unaccepted and self._unaccepted[0][0] <= self.store.synced:
+        while self._unaccepted and self._unaccepted[0][0] <= self.machine.custody.store.synced:
             self.step("before accepted")
             self.accepted += [(world.now, mesh_id) for mesh_id in self._unaccepted.pop(0)[1]]
             self.step("after accepted")

@@ -19,11 +19,13 @@ from msgspec.structs import replace
 from mesh.core.counters import Counters
 from mesh.core.custody.arrival import Arrival
 from mesh.core.custody.consumers import Consumers
+from mesh.core.custody.copies import Copies, CopyingStore
 from mesh.core.custody.dead_letters import DEAD, DeadLetters
 from mesh.core.custody.departure import Departure
 from mesh.core.custody.intake import Intake, Ticket
 from mesh.core.custody.keeping import Keeping
 from mesh.core.custody.listeners import Listeners
+from mesh.core.custody.pairs import Pairs
 from mesh.core.custody.receipts import (
     RECEIPT,
     Awaited,
@@ -77,7 +79,16 @@ class Custody:
         limits: Limits,
         counters: Counters,
     ) -> None:
-        self.store = store
+        self.store = CopyingStore(store)
+        self.copies = Copies(
+            self.store,
+            forwarder.node,
+            forwarder.ingress.epoch,
+            peers=forwarder.planner.links.peers,
+            limits=limits,
+            counters=counters,
+        )
+        store = self.store
         self.forwarder = forwarder
         self.rules = rules
         self.limits = limits
@@ -117,6 +128,7 @@ class Custody:
         self.keeping = Keeping(
             region,
             store=store,
+            copies=self.copies,
             departure=self.departure,
             listeners=Listeners(
                 self.consumers, forwarder.deliverer, forwarder.region_plans, self.reassign, counters
@@ -154,6 +166,20 @@ class Custody:
             ),
             decoded=lambda header, body: forwarder.decoded(header, body)[0],
         )
+        self.pairs = Pairs(
+            region,
+            node,
+            copies=self.copies,
+            consumers=self.consumers,
+            keeping=self.keeping,
+            planner=planner,
+            again=self.reassign,
+            rules=rules,
+            limits=limits,
+            counters=counters,
+            now=now,
+        )
+        self.arrival.copied = self._copied_here
         self.intake = Intake(
             forwarder.ingress,
             stranded=self.stranded,
@@ -182,6 +208,9 @@ class Custody:
             if dead:
                 self.letters.recover(entry.lsn, dead, entry.head_bytes + entry.body_bytes)
                 continue
+            since = now - max(0, wall_ms - entry.stored_ms) / 1e3
+            if self.pairs.mirror.recover(entry, since):
+                continue
             self._recover(entry, wall_ms, now)
         return records
 
@@ -190,6 +219,9 @@ class Custody:
         try:
             packed, body = self.store.read(lsn)
             head = decode_head(packed)
+            if head.epoch:
+                since = now - max(0, wall_ms - stored_ms) / 1e3
+                self.copies.recovered(lsn, entry.parts, head, size, since)
             here = [part for part in entry.parts if not part.startswith(OUTWARD)]
             if here:
                 header = _aged(head.header, wall_ms - stored_ms)
@@ -245,6 +277,7 @@ class Custody:
     def acknowledge(self, now: float) -> None:
         """See `Arrival.acknowledge`; receipts go with it."""
         self.arrival.acknowledge()
+        self.pairs.acknowledge(now)
         if len(self.owed_receipts):
             for origin, told in self.owed_receipts.take(self.store.synced).items():
                 self._send_receipts(origin, told, now)
@@ -336,7 +369,9 @@ class Custody:
         self._retry_at = None
         if self.stranded.look(now):
             self._retry_at = now + RETRY_S
-        for node in list(self._gone):
+        moved = self.pairs.succession.heir
+        waiting = [part[2:] for part, lane in self.departure.lanes.items() if lane.waiting]
+        for node in self._gone.union(node for node in waiting if moved(node) is not None):
             if self.is_live(node):
                 self._gone.discard(node)
             else:
@@ -349,15 +384,16 @@ class Custody:
         if lane is None:
             return
         for lsn in list(lane.waiting):
-            self.departure.take_back(lsn, NODE + node, partial(self._without_member, node), now)
+            self.departure.take_back(lsn, NODE + node, partial(self._without_member, node, lsn), now)
 
-    def _without_member(self, node: str, header: BatchHeader, body: bytes, now: float) -> bool:
+    def _without_member(self, node: str, lsn: int, header: BatchHeader, body: bytes, now: float) -> bool:
         """A batch for a node that is gone. True: nobody there wants it any more, and what a group had to get is elsewhere."""
         events, _ = self.forwarder.decoded(header, body)
         planner = self.forwarder.planner
         bit = planner.destinations.find(NODE + node)
         if any(planner.interest.match(event.topic).mask & bit for event in events):
-            return False  # interest that outlives its node: durable clients, who come back with it
+            # Interest that outlives its node: durable clients, who come back with it, or are at home elsewhere by now.
+            return header.flags & Flag.COPIES != 0 and self._redirect(node, lsn, header, events, body, now)
         try:
             for event in events:
                 for group, filter, _ in header.groups:
@@ -368,6 +404,32 @@ class Custody:
         if not header.groups:
             self.counters.drop(Drop.MEMBER_GONE, len(events))
         return True
+
+    def _redirect(
+        self, node: str, lsn: int, header: BatchHeader, events: list[Event], body: bytes, now: float
+    ) -> bool:
+        """What waits for clients whose home is gone goes to their new one. False: there is none, or the store is full."""
+        succession = self.pairs.succession
+        if succession.heir(node) is None:
+            return False
+        self._retry_at = now + RETRY_S  # more may come, until everybody has forgotten the node
+        try:
+            done = succession.redirect(node, header, events, body, self.departure.held[lsn].since, now)
+            if done:
+                for event in events:
+                    for group, filter, _ in header.groups:
+                        self.reassign(header, event, group, filter, now)
+        except StoreRefusedError:
+            return False
+        return done
+
+    def _copied_here(self, header: BatchHeader, events: list[Event], body: bytes, now: float) -> int:
+        """A LOCAL batch whose topic has copies = 2, or for clients that moved here."""
+        succession = self.pairs.succession
+        if header.flags & Flag.MOVED:
+            return succession.deliver(header, events, body, now)
+        lsn = succession.unwanted(header, events, now)
+        return max(lsn, self.keeping.deliver(header, events, body, now))
 
     # -- groups again ------------------------------------------------------------------------------------------------
 

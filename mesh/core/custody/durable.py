@@ -54,6 +54,8 @@ class DurableClients:
         self._by_name: dict[str, DurableClient] = {}
         self._by_number: dict[int, DurableClient] = {}
         self._next = 0
+        self.changed: set[str] = set()
+        """Names of clients whose settings or subscriptions changed, until somebody takes them."""
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -101,6 +103,7 @@ class DurableClients:
             client = self._add(name, settings, None)
         client.settings = settings
         client.away_since = None
+        self.changed.add(name)
         self._store.note(CLIENT_NOTE + name, _encode(settings))
         return client
 
@@ -112,9 +115,11 @@ class DurableClients:
         self._store.note(CLIENT_NOTE + client.name, _encode(client.settings))
 
     def subscribed(self, client: DurableClient, sid: int, filter: str, group: str) -> None:
+        self.changed.add(client.name)
         self._store.note(f"{SUBSCRIPTION_NOTE}{client.name}/{sid}", _encode((filter, group)))
 
     def unsubscribed(self, client: DurableClient, sid: int) -> None:
+        self.changed.add(client.name)
         self._store.note(f"{SUBSCRIPTION_NOTE}{client.name}/{sid}", None)
 
     def remove(self, client: DurableClient, sids: Iterator[int]) -> None:

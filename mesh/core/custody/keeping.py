@@ -15,6 +15,7 @@ from operator import attrgetter
 from msgspec.structs import replace
 
 from mesh.core.counters import Counters
+from mesh.core.custody.copies import Copies
 from mesh.core.custody.dead_letters import DeadLetters
 from mesh.core.custody.departure import Departure
 from mesh.core.custody.listeners import Listeners
@@ -47,6 +48,7 @@ class Keeping:
         region: str,
         *,
         store: Store,
+        copies: Copies,
         departure: Departure,
         listeners: Listeners,
         spools: Spools,
@@ -58,6 +60,7 @@ class Keeping:
         counters: Counters,
     ) -> None:
         self._receipts = receipts
+        self._copies = copies
         self._store = store
         self._departure = departure
         self._listeners = listeners
@@ -83,8 +86,11 @@ class Keeping:
         """Store a batch for destinations elsewhere and send it on. Returns its number. Raises: StoreRefusedError, nothing happened.
 
         rule: whose spool it waits in."""
-        head = encode_head(Head(header, deadline_ms, rule.filter))
+        copied = header.flags & Flag.COPIES
+        head = encode_head(Head(header, deadline_ms, rule.filter, self._copies.epoch if copied else 0))
         lsn = self._store.append(outward, head, body)
+        if copied:
+            self._copies.added(lsn, outward, head, body, header, now)
         left_ms = deadline_ms or header.remaining_ms
         expires_at = now + (left_ms / 1e3 if left_ms else self._limits.spool_age_s)
         ends_as = Drop.EXPIRED if left_ms else Drop.SPOOL_AGE
@@ -157,7 +163,7 @@ class Keeping:
             assert window is not None
             alone = replace(header, count=1)
             wanted = self._listeners.sort(alone, [event])
-            record = self._append(alone, [event], encode_body([event]), wanted)
+            record = self._append(alone, [event], encode_body([event]), wanted, now)
             self.gate.hold(header, event, window, (record, alone, event, wanted), now)
             lsn = max(lsn, record)
         if len(self.gate):
@@ -193,12 +199,41 @@ class Keeping:
         if len(events) != header.count:
             header = replace(header, count=len(events))
             body = encode_body(events) if wanted.parts else b""
-        lsn = self._append(header, events, body, wanted)
+        lsn = self._append(header, events, body, wanted, now)
         return max(lsn, self._listeners.add(lsn, header, events, wanted, now))
 
-    def _append(self, header: BatchHeader, events: list[Event], body: bytes, wanted: Wanted) -> int:
+    def inherit(
+        self, header: BatchHeader, events: list[Event], body: bytes, parts: Sequence[str], now: float
+    ) -> tuple[int, BatchHeader, list[Event]]:
+        """Store what clients of a home that is gone were owed (flag MOVED), each event once. Returns (number, 0 for nothing new, header
+        and events as stored). Raises: StoreRefusedError, nothing happened."""
+        window = self._window(header, now)
+        fresh = self._fresh(window, events)
+        if not fresh:
+            return 0, header, fresh
+        if len(fresh) != header.count:
+            header = replace(header, count=len(fresh))
+            body = encode_body(fresh)
+        try:
+            return self._put(header, body, tuple(parts), now), header, fresh
+        except StoreRefusedError:
+            for event in fresh:
+                window.forget(event.seq)
+            raise
+
+    def _put(self, header: BatchHeader, body: bytes, parts: tuple[str, ...], now: float) -> int:
+        if not header.flags & Flag.COPIES:
+            return self._store.append(parts, encode_head(Head(header)), body)
+        head = encode_head(Head(header, epoch=self._copies.epoch))
+        lsn = self._store.append(parts, head, body)
+        self._copies.added(lsn, parts, head, body, header, now)
+        return lsn
+
+    def _append(
+        self, header: BatchHeader, events: list[Event], body: bytes, wanted: Wanted, now: float
+    ) -> int:
         parts = tuple(wanted.parts)
-        lsn = self._store.append(parts, encode_head(Head(header)), body) if parts else 0
+        lsn = self._put(header, body, parts, now) if parts else 0
         if header.flags & Flag.RECEIPT_DELIVERED:
             away = self._listeners.away(parts)
             self._receipts.node_has(header, ranges([event.seq for event in events]), lsn, parts, away)
@@ -208,6 +243,8 @@ class Keeping:
         variant = CUSTODY
         if header.flags & Flag.GROUP_ONLY:
             variant += "/".join(f"{group}/{filter}" for group, filter, _ in header.groups)
+        elif header.flags & Flag.MOVED:
+            variant += f" moved {header.to_node}"
         return self.dedupe.window(Origin(header.region, header.node, header.epoch, variant), now)
 
     def _fresh(self, window: Window, events: list[Event]) -> list[Event]:

@@ -17,15 +17,19 @@ REGION: Final = "r/"
 NODE: Final = "n/"
 """How parts of a record begin that lead away from this node; the rest is the region's or node's name."""
 OUTWARD: Final = (REGION, NODE)
+MIRRORED: Final = "m/"
+"""How parts begin that are kept for another node (`mesh.core.custody.mirror`)."""
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A record's head. header: of the batch as this node took it (remaining_ms as at that moment). deadline_ms: exact remaining time
-    of its events where all have the same, 0 for none. rule: filter of the [[topic]] table whose spool it counts in, "" for none."""
+    of its events where all have the same, 0 for none. rule: filter of the [[topic]] table whose spool it counts in, "" for none.
+    epoch: of the process that stored it, where a second node keeps it, too; else 0."""
 
     header: BatchHeader
     deadline_ms: int = 0
     rule: str = ""
+    epoch: int = 0
 
 
 encode_head: Final = msgspec.msgpack.Encoder().encode
