@@ -53,7 +53,9 @@ class Owed(NamedTuple):
 
 def receiver(node: SimNode, session: int, client: str) -> Receiver:
     """The name of whoever got something: a session ends with its process, a durable client does not."""
-    return node.key, client or f"{session}#{node.generation}"
+    if client:
+        return node.world.joined[client], client
+    return node.key, f"{session}#{node.generation}"
 
 
 @dataclass(slots=True)
@@ -162,7 +164,8 @@ class Promises:
             return None
         [sid] = one.delivery.sids
         if one.client:
-            filter, group = node.durable[one.client].subscriptions.get(sid, ("", ""))
+            joined = node.world.nodes[node.world.joined[one.client]]
+            filter, group = joined.durable[one.client].subscriptions.get(sid, ("", ""))
         else:
             filter, group = node.asked.get((one.session, sid), ("", ""))
         return (group, filter) if group else None
@@ -303,5 +306,9 @@ def left_over(world: World, excused: frozenset[str] = frozenset()) -> Iterator[s
         told = custody.consumers.statistics()
         if told.out or told.waiting or told.waiting_bytes:
             yield f"{node.key}: {told.out} events out at clients, {told.waiting} wait ({told.waiting_bytes} bytes)"
+        if custody.copies.store.copied or custody.copies.store.awaited:
+            yield f"{node.key}: {len(custody.copies.store.copied)} records are to have a second copy"
+        for owner, kept in custody.pairs.mirror.kept.items():
+            yield f"{node.key} keeps {len(kept)} records for {owner}"
         if node.store.settled_twice:
             yield f"{node.key} settled twice: {node.store.settled_twice[:NAMED]}"

@@ -44,10 +44,11 @@ COMMIT_S: Final = 1.0
 class ProcessDied(BaseException):
     """A node's process ended in the middle of what it was doing: its call returns no more. told: see `SimNode.crash`."""
 
-    def __init__(self, node: SimNode, *, told: bool) -> None:
+    def __init__(self, node: SimNode, *, told: bool, wiped: bool = False) -> None:
         super().__init__(str(node.key))
         self.node = node
         self.told = told
+        self.wiped = wiped
 
 
 class Taken(NamedTuple):
@@ -82,6 +83,7 @@ class SimNode:
         self.slow_s = 0.0
         """Every burst waits so long before this node looks at it, and deadlines strike so late."""
         self.busy_until = 0.0
+        self.lost_disk_at = float("-inf")
         self.up = False
         self.generation = 0
         """Counts its processes."""
@@ -106,6 +108,8 @@ class SimNode:
         self.terms: dict[int, AckTerms] = {}
         """Live sessions that acknowledge."""
         self.durable: dict[str, DurableSim] = {}
+        self.guests: dict[str, DurableSim] = {}
+        """Durable clients of other nodes that are connected here, as this is their home by now."""
         self.habit = Habit()
         self.clients = SimClients(self)
         self._commit_armed = False
@@ -154,11 +158,16 @@ class SimNode:
         self.after()
         self._dial(self.generation)
 
-    def crash(self, *, told: bool = True) -> None:
-        """The process ends at once. told: kill -9, the others see FIN or RST; otherwise the power went."""
+    def crash(self, *, told: bool = True, wiped: bool = False) -> None:
+        """The process ends at once. told: kill -9, the others see FIN or RST; otherwise the power went. wiped: its disk is gone, too."""
         self.up = False
         self._bury()
-        self.store.crash(self.world.dice)
+        if wiped:
+            self.store.wipe()
+            self.lost_disk_at = self.world.now
+        else:
+            self.store.crash(self.world.dice)
+        self.clients.cut()
         self._unaccepted.clear()
         for connection in list(self.connections.values()):
             self.world.sever(connection, told=told, drains=told)
@@ -339,6 +348,8 @@ class SimNode:
                     world.transmit(self, connection, wire.CloseLink(effect.reason.value, effect.detail))
                     world.sever(connection, told=True)
             else:
+                if effect.what == "client_moved":
+                    self.clients.moved(effect.about)
                 if len(self.notices) < NOTICES:
                     self.notices.append((world.now, effect))
                 world.noticed(self, effect)

@@ -299,13 +299,16 @@ class CopiesOwed(_Frame, frozen=True, array_like=True, gc=False):
     """How matters stand with records that the receiver keeps for the sender."""
 
     owed: tuple[tuple[RecordId, tuple[str, ...]], ...]  # the parts still open; none: drop the record
-    gone: tuple[RecordId, ...] = ()  # of a journal that the sender has lost: they are the receiver's now
+    journal: (
+        UInt  # epoch in which the sender's journal began: what is kept of earlier ones is the receiver's now
+    )
 
 
 class CopiedClient(_Frame, frozen=True, array_like=True, gc=False):
     """A durable client of the sender, for the receiver to take over when the sender is gone."""
 
-    name: str  # the client; "": forget all of them
+    journal: UInt  # epoch in which the sender's journal began
+    name: str  # the client; "": forget all of this journal
     value: bytes | None = None  # its settings and subscriptions; nil: forget it
 
 

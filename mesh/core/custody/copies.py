@@ -65,12 +65,6 @@ class CopyingStore:
 
     def __init__(self, journal: Store) -> None:
         self.journal = journal
-        self.refusal: Callable[[int], Refuse | None] = journal.refusal
-        self.append: Callable[[Sequence[str], bytes, bytes], int] = journal.append
-        self.note: Callable[[str, bytes | None], None] = journal.note
-        self.outstanding: Callable[[], Iterable[Entry]] = journal.outstanding
-        self.read: Callable[[int], tuple[bytes, bytes]] = journal.read
-        self.read_ahead: Callable[[Sequence[int]], None] = journal.read_ahead
         self.awaited: dict[int, float] = {}
         """Records that are not safe before the mirror has them -> until when that is waited for. In order."""
         self.copied: dict[int, Copied] = {}
@@ -87,6 +81,24 @@ class CopyingStore:
     @property
     def notes(self) -> Mapping[str, bytes]:
         return self.journal.notes
+
+    def refusal(self, size_bytes: int) -> Refuse | None:
+        return self.journal.refusal(size_bytes)
+
+    def append(self, parts: Sequence[str], head: bytes, body: bytes) -> int:
+        return self.journal.append(parts, head, body)
+
+    def note(self, key: str, value: bytes | None) -> None:
+        self.journal.note(key, value)
+
+    def outstanding(self) -> Iterable[Entry]:
+        return self.journal.outstanding()
+
+    def read(self, lsn: int) -> tuple[bytes, bytes]:
+        return self.journal.read(lsn)
+
+    def read_ahead(self, lsns: Sequence[int]) -> None:
+        self.journal.read_ahead(lsns)
 
     def settle(self, lsn: int, part: str) -> bool:
         copied = self.copied.get(lsn)
@@ -154,8 +166,7 @@ class Copies:
         wanted = _outliving(parts)
         if not wanted:
             return
-        if not self._noted:
-            self._note()
+        self._note()
         store = self.store
         copied = Copied((self.epoch, lsn), wanted, len(body), header.count, now)
         store.copied[lsn] = copied
@@ -178,6 +189,8 @@ class Copies:
                 self._send(lsn, copied, head, body)
 
     def _note(self) -> None:
+        if self._noted:
+            return
         try:
             self.store.note(NOTE, str(self.epoch).encode())
         except StoreRefusedError:
@@ -294,33 +307,37 @@ class Copies:
         awaited = [lsn for lsn in self.store.awaited if lsn in self.store.copied]
         if mirror:
             self._new.extend(awaited)
-            self.effects.append(Send(mirror, CopiedClient("")))
-            self.effects += [Send(mirror, CopiedClient(name, value)) for name, value in self.clients()]
+            self._note()
+            self._tell_of(mirror, "", None)
+            for name, value in self.clients():
+                self._tell_of(mirror, name, value)
             return
         for lsn in awaited:
             self._short(Short.NO_SIBLING, self.store.copied[lsn])
             self.store.passed(lsn)
+
+    def _tell_of(self, mirror: str, name: str, value: bytes | None) -> None:
+        self.effects.append(Send(mirror, CopiedClient(self._journal_epoch, name, value)))
 
     def client_changed(self, name: str, value: bytes | None, now: float) -> None:
         """A durable client that the mirror is to know of came, changed or went."""
         if not self.mirror:
             self._choose(now)  # which tells all of them
         elif self.mirror:
-            self.effects.append(Send(self.mirror, CopiedClient(name, value)))
+            self._tell_of(self.mirror, name, value)
 
     # -- telling -------------------------------------------------------------------------------------------------
 
     def held(self, node: str, frame: CopiesHeld, now: float) -> None:
         """A sibling says what it keeps for this node."""
         owed: list[tuple[RecordId, tuple[str, ...]]] = []
-        gone = tuple(id for id in frame.ids if id[0] < self._journal_epoch)
         if not self.mirror:
             self._choose(now)
         stale = [] if node == self.mirror else self._stale.setdefault(node, [])
         for id in frame.ids:
             copied = self.store.copied.get(id[1])
             if id[0] < self._journal_epoch:
-                continue
+                continue  # of a journal that is lost
             if copied is None or copied.id != id:
                 owed.append((id, ()))
                 continue
@@ -330,27 +347,25 @@ class Copies:
                 self.store.passed(id[1])
             else:
                 stale.append(id)
-        self._tell(node, owed, gone)
+        self._tell(node, owed, answer=True)
         self._pump(now)
 
     def _forget_stale(self) -> None:
         for node in [node for node in self._stale if node in self._peers]:
-            self._tell(node, [(id, ()) for id in self._stale.pop(node)], ())
-            self.effects.append(Send(node, CopiedClient("")))
+            self._tell(node, [(id, ()) for id in self._stale.pop(node)])
+            self._tell_of(node, "", None)
 
-    def _tell(
-        self, node: str, owed: list[tuple[RecordId, tuple[str, ...]]], gone: tuple[RecordId, ...]
-    ) -> None:
+    def _tell(self, node: str, owed: list[tuple[RecordId, tuple[str, ...]]], *, answer: bool = False) -> None:
         some: list[tuple[RecordId, tuple[str, ...]]] = []
         size = 0
         for entry in owed:
             some.append(entry)
             size += 24 + sum(map(len, entry[1]))
             if size > TOLD_BYTES:
-                self.effects.append(Send(node, CopiesOwed(tuple(some))))
+                self.effects.append(Send(node, CopiesOwed(tuple(some), self._journal_epoch)))
                 some, size = [], 0
-        if some or gone:
-            self.effects.append(Send(node, CopiesOwed(tuple(some), gone)))
+        if some or answer:
+            self.effects.append(Send(node, CopiesOwed(tuple(some), self._journal_epoch)))
 
     # -- links and time ------------------------------------------------------------------------------------------
 
@@ -393,7 +408,7 @@ class Copies:
                 told = [
                     (copied.id, copied.parts) for copied in settled.values() if copied.sent == self.mirror
                 ]
-                self._tell(self.mirror, told, ())
+                self._tell(self.mirror, told)
             for lsn in settled:
                 if lsn not in self.store.copied:
                     self._ended(lsn)

@@ -372,7 +372,9 @@ class Custody:
         moved = self.pairs.succession.heir
         waiting = [part[2:] for part, lane in self.departure.lanes.items() if lane.waiting]
         for node in self._gone.union(node for node in waiting if moved(node) is not None):
-            if self.is_live(node):
+            if self.is_live(node) and moved(node) is not None:
+                self._also_elsewhere(node, now)
+            elif self.is_live(node):
                 self._gone.discard(node)
             else:
                 self.member_gone(node, now)
@@ -405,6 +407,19 @@ class Custody:
             self.counters.drop(Drop.MEMBER_GONE, len(events))
         return True
 
+    def _also_elsewhere(self, node: str, now: float) -> None:
+        """A node is back, and its durable clients are at home elsewhere: what has waited for it goes there, too."""
+        lane = self.departure.lanes.get(NODE + node)
+        for lsn in () if lane is None else list(lane.waiting):
+            held = self.departure.held.get(lsn)
+            if held is not None and self.pairs.succession.is_due(node, held):
+                self.departure.take_back(lsn, NODE + node, partial(self._sent_on, node, lsn), now)
+
+    def _sent_on(self, node: str, lsn: int, header: BatchHeader, body: bytes, now: float) -> bool:
+        if not header.flags & Flag.COPIES:
+            return False
+        return self._redirect(node, lsn, header, self.forwarder.decoded(header, body)[0], body, now)
+
     def _redirect(
         self, node: str, lsn: int, header: BatchHeader, events: list[Event], body: bytes, now: float
     ) -> bool:
@@ -414,7 +429,7 @@ class Custody:
             return False
         self._retry_at = now + RETRY_S  # more may come, until everybody has forgotten the node
         try:
-            done = succession.redirect(node, header, events, body, self.departure.held[lsn].since, now)
+            done = succession.redirect(node, header, events, body, self.departure.held[lsn], now)
             if done:
                 for event in events:
                     for group, filter, _ in header.groups:

@@ -20,7 +20,7 @@ from mesh.model.reasons import Refuse
 from mesh.wire.frames import CopiedClient, CopiesHeld, CopiesOwed, Copy, CopyAck, RecordId
 
 CLIENT_NOTE: Final = "copied/"
-"""copied/OWNER/NAME: a durable client of another node."""
+"""copied/OWNER/JOURNAL/NAME: a durable client of another node."""
 CLIENT_BYTES: Final = 256 * 1024
 """Of one client's settings and subscriptions; a larger one is not kept for another node."""
 IDS: Final = 10_000
@@ -52,10 +52,12 @@ class Mirror:
         self.kept: dict[str, dict[RecordId, Kept]] = {}
         """By owner, in the order in which they came."""
         self.size_bytes = 0
-        self.clients: dict[str, dict[str, bytes]] = {}
-        """Durable clients by their home."""
-        self.lost: dict[str, dict[RecordId, None]] = {}
-        """Records of journals that their owners have lost."""
+        self.clients: dict[str, dict[tuple[int, str], bytes]] = {}
+        """Durable clients by their home: (its journal, name) -> settings and subscriptions."""
+        self._journals: dict[str, int] = {}
+        """Epoch in which the journal began that an owner has now: it has lost what is kept of earlier ones."""
+        self._lost: set[str] = set()
+        """Owners of which something is kept that they have lost."""
         self.dropped = 0
         """Records that were older than anything that may wait."""
         self.draining = False
@@ -68,8 +70,8 @@ class Mirror:
         self._look_at = now + LOOK_S
         for key, value in list(journal.notes.items()):
             if key.startswith(CLIENT_NOTE):
-                owner, _, name = key[len(CLIENT_NOTE) :].partition("/")
-                self.clients.setdefault(owner, {})[name] = value
+                owner, begun, name = key[len(CLIENT_NOTE) :].split("/", 2)
+                self.clients.setdefault(owner, {})[int(begun), name] = value
 
     def recover(self, entry: Entry, since: float) -> bool:
         """A record of an earlier process. False: it is none that is kept for another node."""
@@ -131,38 +133,50 @@ class Mirror:
                 self.effects.append(Send(owner, CopyAck(kept, refused)))
 
     def owed(self, owner: str, frame: CopiesOwed) -> None:
-        """The owner tells what of its records is still open, and which belong to a journal it has lost."""
+        """The owner tells what of its records is still open, and since when it has its journal."""
+        self._journal_is(owner, frame.journal)
         records = self.kept.get(owner, {})
         for id, parts in frame.owed:
             kept = records.get(id)
             if kept is not None:
                 for part in [part for part in kept.parts if part not in parts]:
                     self.ended(owner, id, part)
-        gone = {id: None for id in frame.gone if id in records}
-        if gone:
-            self.lost.setdefault(owner, {}).update(gone)
+
+    def _journal_is(self, owner: str, journal: int) -> None:
+        if self._journals.get(owner) == journal:
+            return
+        self._journals[owner] = journal
+        if self._lost_of(owner) or self._lost_clients_of(owner):
+            self._lost.add(owner)
+
+    def _lost_of(self, owner: str) -> list[RecordId]:
+        journal = self._journals.get(owner, 0)
+        return sorted(id for id in self.kept.get(owner, ()) if id[0] < journal)
+
+    def _lost_clients_of(self, owner: str) -> list[tuple[int, str]]:
+        journal = self._journals.get(owner, 0)
+        return [key for key in self.clients.get(owner, ()) if key[0] < journal]
 
     def client(self, owner: str, frame: CopiedClient) -> None:
-        """The owner tells of a durable client, or to forget all."""
+        """The owner tells of a durable client, or to forget all of its journal."""
+        self._journal_is(owner, frame.journal)
         clients = self.clients.setdefault(owner, {})
-        names = [frame.name] if frame.name else list(clients)
-        for name in names:
+        most = self._limits.durable_clients
+        given = (frame.journal, frame.name)
+        keys = [given] if frame.name else [key for key in clients if key[0] == frame.journal]
+        for key in keys:
             value = frame.value if frame.name else None
-            if (
-                value is not None
-                and len(value) <= CLIENT_BYTES
-                and len(clients) < self._limits.durable_clients
-            ):
-                clients[name] = bytes(value)
+            if value is not None and len(value) <= CLIENT_BYTES and len(clients) < most:
+                clients[key] = bytes(value)
             else:
-                clients.pop(name, None)
-            self._note(owner, name, clients.get(name))
+                clients.pop(key, None)
+            self._note(owner, key, clients.get(key))
         if not clients:
             del self.clients[owner]
 
-    def _note(self, owner: str, name: str, value: bytes | None) -> None:
+    def _note(self, owner: str, key: tuple[int, str], value: bytes | None) -> None:
         try:
-            self.journal.note(f"{CLIENT_NOTE}{owner}/{name}", value)
+            self.journal.note(f"{CLIENT_NOTE}{owner}/{key[0]}/{key[1]}", value)
         except StoreRefusedError:
             return  # no room for notes: known until this process ends
 
@@ -188,28 +202,37 @@ class Mirror:
         if not kept.parts:
             del records[id]
             self.size_bytes -= kept.size
-            lost = self.lost.get(owner, {})
-            lost.pop(id, None)
-            if not lost:
-                self.lost.pop(owner, None)
             if not records:
                 del self.kept[owner]
 
-    def forget_clients(self, owner: str) -> None:
-        """The clients of a node are at home elsewhere."""
-        for name in self.clients.pop(owner, {}):
-            self._note(owner, name, None)
+    def take_clients(self, owner: str) -> dict[str, bytes]:
+        """The clients of a node that is gone, or of a journal it has lost: no longer kept for it."""
+        clients = self.clients.get(owner, {})
+        gone = list(clients) if self._is_orphan(owner) else self._lost_clients_of(owner)
+        taken = {key[1]: clients.pop(key) for key in sorted(gone)}
+        for key in gone:
+            self._note(owner, key, None)
+        if not clients:
+            self.clients.pop(owner, None)
+        return taken
+
+    def _is_orphan(self, owner: str) -> bool:
+        return self.away_since(owner) is not None
 
     # -- time ----------------------------------------------------------------------------------------------------
 
     def orphans(self, now: float) -> Iterator[tuple[str, list[RecordId]]]:
         """(owner, its records) that are this node's by now. An owner that has none but clients is among them, too."""
-        for owner in {*self.kept, *self.clients}:
+        for owner in sorted({*self.kept, *self.clients}):
             due = self._due_at(owner)
             if due is not None and due <= now:
                 yield owner, sorted(self.kept.get(owner, ()))
-        for owner, ids in list(self.lost.items()):
-            yield owner, sorted(ids)
+        for owner in sorted(self._lost):
+            ids = self._lost_of(owner)
+            if not ids and not self._lost_clients_of(owner):
+                self._lost.discard(owner)
+            else:
+                yield owner, ids
 
     def _due_at(self, owner: str) -> float | None:
         since = self.away_since(owner)
@@ -217,7 +240,7 @@ class Mirror:
 
     def next_deadline(self) -> float | None:
         """When `orphans` may have something new."""
-        if self.lost:
+        if self._lost:
             return 0.0
         if not self.kept and not self.clients:
             return None

@@ -142,10 +142,9 @@ class Pairs:
             return []
         told: list[Transition] = []
         for owner, ids in list(self.mirror.orphans(now)):
-            clients = self.mirror.clients.get(owner, {})
+            clients = self.mirror.take_clients(owner)
             if clients:
                 told += self.succession.adopt(owner, clients, now)
-                self.mirror.forget_clients(owner)
                 if owner in self.succession.taken:
                     self._marks.append((owner, True))
             try:

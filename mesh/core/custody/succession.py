@@ -21,7 +21,7 @@ from mesh.core.custody.consumers import Consumers
 from mesh.core.custody.copies import Copies
 from mesh.core.custody.durable import DurableClient, Settings
 from mesh.core.custody.keeping import Keeping
-from mesh.core.custody.record import NODE
+from mesh.core.custody.record import NODE, Held
 from mesh.core.custody.store import Store, StoreRefusedError
 from mesh.core.plan import Planner
 from mesh.core.subscriptions import Transition
@@ -36,10 +36,12 @@ ADOPTED_NOTE: Final = "adopted/"
 """adopted/NAME: the home that a durable client of this node had before."""
 TAKEN_NOTE: Final = "taken/"
 """taken/NODE: this node took its clients over, and it may not know yet."""
-STALE_S: Final = 15.0
-"""For so long after a start what nobody here wants is not taken: it may be for clients whose new home is not known here yet."""
+LEARN_S: Final = 5.0
+"""A node whose journal is new takes nothing for its clients for so long: it may have had some, with a disk that is lost, and whoever
+took them over has to say so first."""
 RETRY_S: Final = 1.0
 """What the store would not take of what a client is to have elsewhere is tried again after so long."""
+SENT_ON: Final = 100_000
 FORGET_S: Final = 60.0
 """A node that is back and keeps none of its former clients is told for so long that they are here."""
 
@@ -80,7 +82,9 @@ class Succession:
         self._planner = planner
         self._counters = counters
         self._rules = tuple(rule for rule in rules.rules if rule.copies > 1)
-        self._started = now
+        self._learns_until = now if store.notes else now + LEARN_S
+        self._sent_on: set[int] = set()
+        """Records that wait for a node that is back, and that its clients' new home was sent, too."""
         self._retry_at = 0.0
         self._told: dict[str, bytes] = {}
         self._touched: set[str] = set()
@@ -240,30 +244,44 @@ class Succession:
 
     # -- what waits for a home that is gone ----------------------------------------------------------------------
 
+    def is_due(self, former: str, held: Held) -> bool:
+        """Whether a record that waits for a node has to go to the new home of its clients, too."""
+        heir = self.heir(former)
+        return heir is not None and held.lsn not in self._sent_on and held.since <= heir.since
+
     def redirect(
-        self, former: str, header: BatchHeader, events: list[Event], body: bytes, since: float, now: float
+        self, former: str, header: BatchHeader, events: list[Event], body: bytes, held: Held, now: float
     ) -> bool:
-        """A batch that has waited for a node since then. True: its new home has it, or gets it anyway. Raises: StoreRefusedError."""
+        """A batch waits for a node whose clients are at home elsewhere. True: it need not wait any longer. Raises: StoreRefusedError."""
         heir = self.heir(former) if header.flags & Flag.COPIES else None
         if heir is None:
+            return False
+        back = self.is_live(former)  # with sessions of its own
+        if back and not self.is_due(former, held):
             return False
         if heir.node == self._node:
             names = self._heirs_of(former)
             if not any(self._consumers.wants(name, event.topic) for name in names for event in events):
                 return False
             self.deliver(self._moved(header, former), events, body, now)
-            return True
-        bit = self._planner.destinations.find(NODE + heir.node)
-        match = self._planner.interest.match
-        if since > heir.since and all(match(event.topic).mask & bit for event in events):
-            return True  # it was planned for the new home, too
-        self._keeping.keep(self._moved(header, former), body, (NODE + heir.node,), now)
-        return True
+        else:
+            bit = self._planner.destinations.find(NODE + heir.node)
+            match = self._planner.interest.match
+            if held.since > heir.since and all(match(event.topic).mask & bit for event in events):
+                return True  # it was planned for the new home, too
+            self._keeping.keep(self._moved(header, former), body, (NODE + heir.node,), now)
+        if back:
+            if len(self._sent_on) >= SENT_ON:
+                self._sent_on.clear()  # some comes twice, and says so
+            self._sent_on.add(held.lsn)
+        return not back
 
     def unwanted(self, header: BatchHeader, events: list[Event], now: float) -> int:
         """Events of a batch for this node that nobody here wants: to who took its clients over. Returns their record, 0 for none.
 
         Raises: StoreRefusedError: this node has just started and does not know yet whether somebody did."""
+        if now < self._learns_until:
+            raise StoreRefusedError(Refuse.STARTING)
         nobody = [event for event in events if not self._keeping.plan_of(event.topic).local]
         if not nobody or header.groups:
             return 0
@@ -271,8 +289,6 @@ class Succession:
         if heir is not None:
             moved = replace(self._moved(header, self._node), count=len(nobody))
             return self._keeping.keep(moved, encode_body(nobody), (NODE + heir.node,), now)
-        if now < self._started + STALE_S:
-            raise StoreRefusedError(Refuse.STARTING)
         return 0
 
     # -- the old home comes back ---------------------------------------------------------------------------------
