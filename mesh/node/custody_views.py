@@ -13,6 +13,7 @@ import trio
 from mesh.core.custody.lane import Lane
 from mesh.core.custody.record import NODE, REGION
 from mesh.core.session import LinkSession
+from mesh.model.reasons import Hold
 from mesh.node.inspect import CustodyReading, Item
 
 if TYPE_CHECKING:
@@ -29,11 +30,53 @@ class CustodyViews:
         """One item for each destination that this node owes something."""
         departure = self._node.machine.custody.departure
         now = trio.current_time()
-        return [
+        lanes = [
             self._spool(lane, now)
             for _, lane in sorted(departure.lanes.items())
             if lane.waiting or lane.under_way
         ]
+        return [*lanes, *self._copies(now)]
+
+    def _copies(self, now: float) -> list[Item]:
+        """Records that are to have a second copy and have none, and what is kept for other nodes."""
+        custody = self._node.machine.custody
+        records, events, size, since = custody.copies.alone()
+        found = []
+        if records:
+            mirror = custody.copies.mirror
+            why = Hold.COPYING if mirror else Hold.NO_SIBLING
+            found.append(self._copy("copies", "copy", mirror, (records, events, size), since, now, why.value))
+        for owner, kept in sorted(custody.pairs.mirror.kept.items()):
+            size = sum([one.size for one in kept.values()])
+            since = min(one.since for one in kept.values())
+            found.append(self._copy(f"m/{owner}", "kept-for", owner, (len(kept), None, size), since, now, ""))
+        return found
+
+    def _copy(
+        self,
+        id: str,
+        kind: str,
+        destination: str,
+        sizes: tuple[int, int | None, int],
+        since: float | None,
+        now: float,
+        why: str,
+    ) -> Item:
+        records, events, size = sizes
+        return {
+            "id": id,
+            "kind": kind,
+            "destination": destination,
+            "records": records,
+            "events": events,
+            "bytes": size,
+            "oldest_s": None if since is None else round(max(0.0, now - since), 3),
+            "under_way_records": 0,
+            "under_way_bytes": 0,
+            "why": why,
+            "detail": "",
+            "node": self._node.key.node,
+        }
 
     def _spool(self, lane: Lane, now: float) -> Item:
         held_of = self._node.machine.custody.departure.held.get
@@ -92,6 +135,10 @@ class CustodyViews:
             letter_bytes=custody.letters.size_bytes,
             under_way_bytes=under_way,
             passed_window=counts.passed_window,
+            copies_short={reason.value: count for reason, count in counts.copies_short.items()},
+            copies_alone=custody.copies.alone()[0],
+            copies_kept_bytes=custody.pairs.mirror.size_bytes,
+            copies_taken=counts.copies_taken,
         )
 
 

@@ -113,7 +113,9 @@ class JournalReading(NamedTuple):
 class CustodyReading(NamedTuple):
     """At-least-once delivery at one moment. records: that lead on from here. waiting: records by destination. refused: batches that
     came back, by Refuse value. died: dead letters made, by Drop value. letters, letter_bytes: dead letters kept. under_way_bytes: by
-    the peer they were sent to. passed_window: events below the dedupe window."""
+    the peer they were sent to. passed_window: events below the dedupe window. copies_short: events accepted with one copy where a rule
+    wants two, by Short value. copies_alone: records without a second copy now. copies_kept_bytes: kept for other nodes.
+    copies_taken: records taken over from nodes that are gone."""
 
     records: int = 0
     waiting: Mapping[str, int] = {}
@@ -123,6 +125,10 @@ class CustodyReading(NamedTuple):
     letter_bytes: int = 0
     under_way_bytes: Mapping[str, int] = {}
     passed_window: int = 0
+    copies_short: Mapping[str, int] = {}
+    copies_alone: int = 0
+    copies_kept_bytes: int = 0
+    copies_taken: int = 0
     journal: JournalReading | None = None
 
 

@@ -65,7 +65,7 @@ class Stage:
 
         def call() -> None:
             self.calls -= 1
-            if node.serves and world.now > node.lost_disk_at + LEARNS_S:
+            if node.serves and world.now > node.began_at + LEARNS_S:
                 try:
                     node.publish_kept(*topics, key=key)
                 except StoreRefusedError:

@@ -83,7 +83,9 @@ class SimNode:
         self.slow_s = 0.0
         """Every burst waits so long before this node looks at it, and deadlines strike so late."""
         self.busy_until = 0.0
-        self.lost_disk_at = float("-inf")
+        self.lost_disk = False
+        self.began_at = float("-inf")
+        """When its first process since it lost its disk started."""
         self.up = False
         self.generation = 0
         """Counts its processes."""
@@ -144,6 +146,8 @@ class SimNode:
         if world.merge_budget is not None:
             settings = replace(settings, merge_budget=world.merge_budget)
         self._now = 0.0
+        if self.lost_disk:
+            self.lost_disk, self.began_at = False, world.now
         dice = random.Random(world.dice.getrandbits(64))
         self.machine = NodeMachine(settings, dice, self.now, store=self.store, rules=world.rules)
         self.generation += 1
@@ -164,7 +168,7 @@ class SimNode:
         self._bury()
         if wiped:
             self.store.wipe()
-            self.lost_disk_at = self.world.now
+            self.lost_disk = True
         else:
             self.store.crash(self.world.dice)
         self.clients.cut()
