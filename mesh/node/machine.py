@@ -162,6 +162,7 @@ class NodeMachine:
         custody.pairs.mirror.away_since = lambda node: self._away_since(node, now)
         succession = custody.pairs.succession
         succession.heir, succession.home, succession.is_live = control.heir, control.home, custody.is_live
+        succession.restored()
         for former in succession.taken:
             control.taken_changed(former, True, now)
 
@@ -439,6 +440,17 @@ class NodeMachine:
         self._tell_of_clients(now)
         self._settle(now)
         return connected
+
+    def home_of(self, client: str) -> tuple[str, str, bool] | None:
+        """(node, address of its events port, whether it is alive) of the other node that keeps a durable client; None: this one
+        does, or nobody yet. Cost: O(members)."""
+        pairs = self.custody.pairs
+        if self.consumers.durable.of_name(client) is not None and client not in pairs.succession.leaving:
+            return None
+        for node, address in self.control.homes(client):
+            return node, address, node in self.control.live_members()
+        node = pairs.mirror.home_of(client) or pairs.succession.leaving.get(client, "")
+        return (node, "", False) if node else None
 
     def remove_client(self, name: str, now: float) -> None:
         """A durable client is no more. Raises KeyError when there is none."""

@@ -177,10 +177,5 @@ class NodeReceivers:
 
     def home(self, client: str) -> Home | None:
         """See Receivers."""
-        leaving = client in self._machine.custody.pairs.succession.leaving
-        if self._machine.consumers.durable.of_name(client) is not None and not leaving:
-            return None
-        control = self._machine.control
-        for node, address in control.homes(client):
-            return Home(node, address, node in control.live_members())
-        return None
+        found = self._machine.home_of(client)
+        return None if found is None else Home(*found)

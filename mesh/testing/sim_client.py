@@ -154,15 +154,14 @@ class SimClients:
 
     def home_of(self, name: str) -> SimNode | None:
         """Where this node sends a durable client: here, to its home, or nowhere (None) while that is down."""
-        machine = self.node.machine
-        leaving = name in machine.custody.pairs.succession.leaving
-        if machine.consumers.durable.of_name(name) is not None and not leaving:
+        found = self.node.machine.home_of(name)
+        if found is None:
             return self.node
-        for other, _ in machine.control.homes(name):
-            home = self.node.world.nodes[NodeKey(self.node.key.region, other)]
-            there = home.up and other in machine.control.live_members()
-            return home if there and home.machine.consumers.durable.of_name(name) is not None else None
-        return None if leaving else self.node
+        other, _, alive = found
+        home = self.node.world.nodes[NodeKey(self.node.key.region, other)]
+        if not alive or not home.up:
+            return None
+        return home if home.machine.home_of(name) is None else None
 
     def moved(self, name: str) -> None:
         """The node said that a client is at home elsewhere by now: its connection is over."""

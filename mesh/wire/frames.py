@@ -352,7 +352,9 @@ class BatchHeader(_Frame, frozen=True, array_like=True, gc=False):
     path: tuple[str, ...]  # regions it left, oldest first
     batch: UInt  # number on this link
     count: UInt  # events in the body
-    groups: tuple[tuple[str, str, str], ...] = ()  # (group, filter, region): assigned to that region
+    groups: tuple[
+        tuple[str, str, str], ...
+    ] = ()  # (group, filter, region): assigned to that region; with MOVED: ("", client, region): for it alone
     to_node: str = (
         ""  # with TO_NODE: the one node of the one region in the set; with MOVED: whose clients they were
     )

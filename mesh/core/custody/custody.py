@@ -57,6 +57,8 @@ from mesh.wire.frames import BatchHeader, Flag, Leg
 
 DISK_FAILS: Final = frozenset({Refuse.NO_SPACE, Refuse.READ_ONLY, Refuse.IO_ERROR})
 """What keeps a store from writing even what it has taken."""
+HEIR_S: Final = 5.0
+"""After the time for a takeover whoever took over has said so within this."""
 RETRY_S: Final = 1.0
 """Shares of groups that the store would not take for another place are tried again after so long."""
 
@@ -97,8 +99,8 @@ class Custody:
         planner, sessions = forwarder.planner, forwarder.sessions
         self.receipts = Receipts(forwarder.ingress.epoch)
         self.owed_receipts = Outgoing(f"{NODE}{region}/{node}")
-        self._gone: set[str] = set()
-        """Members that went and are not back: what was under way to them comes back later than the news."""
+        self._gone: dict[str, float] = {}
+        """Members that went and are not back, and since when: what was under way to them comes back later than the news."""
         self.is_live: Callable[[str], bool] = lambda node: False
         """Whether a member is back."""
         self._retry_at: float | None = None
@@ -371,17 +373,17 @@ class Custody:
             self._retry_at = now + RETRY_S
         moved = self.pairs.succession.heir
         waiting = [part[2:] for part, lane in self.departure.lanes.items() if lane.waiting]
-        for node in self._gone.union(node for node in waiting if moved(node) is not None):
+        for node in {*self._gone, *(node for node in waiting if moved(node) is not None)}:
             if self.is_live(node) and moved(node) is not None:
                 self._also_elsewhere(node, now)
             elif self.is_live(node):
-                self._gone.discard(node)
+                self._gone.pop(node, None)
             else:
                 self.member_gone(node, now)
 
     def member_gone(self, node: str, now: float) -> None:
         """A member is dead or has left: what waits for it goes to other members of its groups, or is over with its sessions."""
-        self._gone.add(node)
+        self._gone.setdefault(node, now)
         lane = self.departure.lanes.get(NODE + node)
         if lane is None:
             return
@@ -392,20 +394,31 @@ class Custody:
         """A batch for a node that is gone. True: nobody there wants it any more, and what a group had to get is elsewhere."""
         events, _ = self.forwarder.decoded(header, body)
         planner = self.forwarder.planner
+        if header.flags & Flag.COPIES:
+            if self.pairs.succession.heir(node) is not None:
+                return self._redirect(node, lsn, header, events, body, now)
+            if now < self._gone[node] + self.limits.copies_takeover_s + HEIR_S:
+                self._retry_at = now + RETRY_S
+                return False  # somebody may be about to take its clients over
         bit = planner.destinations.find(NODE + node)
         if any(planner.interest.match(event.topic).mask & bit for event in events):
-            # Interest that outlives its node: durable clients, who come back with it, or are at home elsewhere by now.
-            return header.flags & Flag.COPIES != 0 and self._redirect(node, lsn, header, events, body, now)
+            return False  # interest that outlives its node: durable clients, who come back with it
         try:
-            for event in events:
-                for group, filter, _ in header.groups:
-                    self.reassign(header, event, group, filter, now)
+            self._groups_elsewhere(header, events, now)
         except StoreRefusedError:
             self._retry_at = now + RETRY_S  # what is elsewhere already may come twice, and says so
             return False
         if not header.groups:
             self.counters.drop(Drop.MEMBER_GONE, len(events))
         return True
+
+    def _groups_elsewhere(self, header: BatchHeader, events: Sequence[Event], now: float) -> None:
+        """Members of groups elsewhere get what was for those at a node that is gone. Raises: StoreRefusedError."""
+        if header.flags & Flag.MOVED:
+            return  # its groups are none
+        for event in events:
+            for group, filter, _ in header.groups:
+                self.reassign(header, event, group, filter, now)
 
     def _also_elsewhere(self, node: str, now: float) -> None:
         """A node is back, and its durable clients are at home elsewhere: what has waited for it goes there, too."""
@@ -431,9 +444,7 @@ class Custody:
         try:
             done = succession.redirect(node, header, events, body, self.departure.held[lsn], now)
             if done:
-                for event in events:
-                    for group, filter, _ in header.groups:
-                        self.reassign(header, event, group, filter, now)
+                self._groups_elsewhere(header, events, now)
         except StoreRefusedError:
             return False
         return done

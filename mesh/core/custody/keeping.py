@@ -244,7 +244,7 @@ class Keeping:
         if header.flags & Flag.GROUP_ONLY:
             variant += "/".join(f"{group}/{filter}" for group, filter, _ in header.groups)
         elif header.flags & Flag.MOVED:
-            variant += f" moved {header.to_node}"
+            variant += f" moved {header.to_node}" + "".join(f" {name}" for _, name, _ in header.groups)
         return self.dedupe.window(Origin(header.region, header.node, header.epoch, variant), now)
 
     def _fresh(self, window: Window, events: list[Event]) -> list[Event]:

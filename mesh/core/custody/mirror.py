@@ -216,6 +216,13 @@ class Mirror:
             self.clients.pop(owner, None)
         return taken
 
+    def home_of(self, client: str) -> str | None:
+        """The node whose client this is, as it told: this node keeps it for when that node is gone."""
+        for owner, clients in self.clients.items():
+            if any(name == client for _, name in clients):
+                return owner
+        return None
+
     def _is_orphan(self, owner: str) -> bool:
         return self.away_since(owner) is not None
 

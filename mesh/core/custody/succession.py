@@ -203,12 +203,16 @@ class Succession:
         elif not homes - {None}:
             self._counters.drop(Drop.INTEREST_GONE, len(events))
 
-    def _moved(self, header: BatchHeader, former: str) -> BatchHeader:
-        """For clients that were at home at `former`, as a batch of its own."""
+    def _moved(self, header: BatchHeader, former: str, client: str = "") -> BatchHeader:
+        """For clients that were at home at `former`, or one of them alone, as a batch of its own."""
+        if header.flags & Flag.MOVED and header.groups:
+            client = header.groups[0][1]
         flags = (header.flags | Flag.REDELIVERED | Flag.MOVED) & ~(
             Flag.RECEIPT | Flag.RECEIPT_DELIVERED | Flag.GROUP_ONLY
         )
-        return replace(header, leg=Leg.LOCAL, flags=flags, regions=(self._region,), groups=(), to_node=former)
+        own = (self._region,)
+        groups = (("", client, self._region),) if client else ()
+        return replace(header, leg=Leg.LOCAL, flags=flags, regions=own, groups=groups, to_node=former)
 
     def _give(
         self, header: BatchHeader, events: list[Event], body: bytes, parts: Sequence[str], now: float
@@ -222,6 +226,11 @@ class Succession:
         """A batch with the flag MOVED. Returns its record, 0 for none. Raises: StoreRefusedError."""
         former = header.to_node
         names = self._heirs_of(former)
+        if header.groups:
+            client = header.groups[0][1]
+            names = [client] if self._consumers.durable.of_name(client) is not None else []
+            if self.adopted.get(client) == former:
+                header = replace(header, groups=())  # what came with the takeover need not come again
         parts = [
             f"c/{name}" for name in names if any(self._consumers.wants(name, event.topic) for event in events)
         ]
@@ -300,14 +309,22 @@ class Succession:
         if not len(self._consumers.durable):
             return []
         heir = self.heir(self._node)
-        if heir is None:
-            return []
         found = []
-        for client in self._consumers.durable:
-            if client.name not in self.leaving and self.home(client.name) == heir.node:
-                self.leaving[client.name] = heir.node
-                found.append(client.name)
+        for name in self._told:
+            home = None if name in self.leaving else self.home(name)
+            if home is None or ((heir is None or heir.node != home) and not self._yields(name, home)):
+                continue
+            self.leaving[name] = home
+            found.append(name)
         return found
+
+    def restored(self) -> None:
+        """Clients of an earlier process are back."""
+        self._told = dict(self.clients())
+
+    def _yields(self, name: str, home: str) -> bool:
+        """Two nodes made the same client while neither knew of the other: the first by name keeps it."""
+        return home < self._node and not (home in self.taken and self.adopted.get(name) == home)
 
     def _still_taken(self, former: str, now: float) -> None:
         if not self.is_live(former):
@@ -340,8 +357,10 @@ class Succession:
             return told
         for name, home in list(self.leaving.items()):
 
-            def give(header: BatchHeader, events: Sequence[Event], home: str = home) -> None:
-                moved = replace(self._moved(header, self._node), count=len(events))
+            def give(
+                header: BatchHeader, events: Sequence[Event], name: str = name, home: str = home
+            ) -> None:
+                moved = replace(self._moved(header, self._node, name), count=len(events))
                 self._keeping.keep(moved, encode_body(list(events)), (NODE + home,), now)
 
             try:
