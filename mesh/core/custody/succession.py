@@ -311,7 +311,8 @@ class Succession:
         heir = self.heir(self._node)
         found = []
         for name in self._told:
-            home = None if name in self.leaving else self.home(name)
+            known = self._consumers.durable.of_name(name) is not None and name not in self.leaving
+            home = self.home(name) if known else None
             if home is None or ((heir is None or heir.node != home) and not self._yields(name, home)):
                 continue
             self.leaving[name] = home
