@@ -52,9 +52,7 @@ class Limits:
     dead_letters: int = 50_000  # kept at most; the oldest go first, dead_letters_full
     dead_letter_bytes: int = 64 << 20  # the same in bytes
     # second copies, where a [[topic]] says copies = 2
-    copies_wait_s: float = (
-        2.0  # for the mirror to say that it has one; then accepted with one copy, copies_short
-    )
+    copies_wait_s: float = 2.0  # the mirror has not said that it has one: accepted with one, copies_short
     copies_window_bytes: int = 1 << 20  # sent to the mirror and not stored there yet; more waits
     copies_bytes: int = 256 << 20  # kept for other nodes; more: refused, full
     copies_takeover_s: float = 10.0  # after a node was declared dead, or left: its mirror delivers

@@ -122,6 +122,8 @@ class Life:
     accepted: int
     died: int
     reorders: int
+    short: int
+    """Events accepted with one copy where a rule wants two: what the loss of a disk may take."""
 
 
 def live(play: Play, deaths: Sequence[Death] = (), seed: int = 1) -> Life:
@@ -161,7 +163,10 @@ def live(play: Play, deaths: Sequence[Death] = (), seed: int = 1) -> Life:
             quiet_since = world.now
     world.on_step = None
     accepted = sum(len(node.accepted) for node in told.nodes.values())
-    return Life(moments, promises.check("at the end"), accepted, died, promises.reorders)
+    short = world.short + sum(
+        sum(node.machine.counters.copies_short.values()) for node in told.nodes.values() if node.up
+    )
+    return Life(moments, promises.check("at the end"), accepted, died, promises.reorders, short)
 
 
 def _quiet(told: Stage) -> bool:

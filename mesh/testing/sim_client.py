@@ -148,7 +148,7 @@ class SimClients:
         if home is None:
             self._connect_later(client)
             return
-        if home is not self.node:
+        if home.key != world.joined[client.name]:
             home.guests[client.name] = client
         home.clients.connect(client)
 

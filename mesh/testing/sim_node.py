@@ -181,6 +181,7 @@ class SimNode:
         buried = self.world.buried
         for reason, events in self.machine.counters.drops.items():
             buried[reason] = buried.get(reason, 0) + events
+        self.world.short += sum(self.machine.counters.copies_short.values())
         for session in self.machine.sessions.values():
             held = session.unacked_weight + sum(item.weight for item in session.queue)
             buried[Drop.SHUTDOWN] = buried.get(Drop.SHUTDOWN, 0) + held

@@ -57,6 +57,8 @@ class World(Network):
         self.taken: list[Taken] = []
         self.buried: dict[Drop, int] = {}
         """Drops that were counted by processes which are gone, and what died with them."""
+        self.short = 0
+        """Events that processes which are gone had accepted with one copy where a rule wants two."""
         self.on_notice: list[Callable[[SimNode, Notify], None]] = []
         self.on_batch: list[Callable[[SimNode, SimNode, BatchHeader, bytes], None]] = []
         self.on_settled: list[Callable[[SimNode], None]] = []

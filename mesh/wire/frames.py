@@ -299,9 +299,7 @@ class CopiesOwed(_Frame, frozen=True, array_like=True, gc=False):
     """How matters stand with records that the receiver keeps for the sender."""
 
     owed: tuple[tuple[RecordId, tuple[str, ...]], ...]  # the parts still open; none: drop the record
-    journal: (
-        UInt  # epoch in which the sender's journal began: what is kept of earlier ones is the receiver's now
-    )
+    journal: UInt  # epoch in which the sender's journal began; what is of earlier ones is the receiver's
 
 
 class CopiedClient(_Frame, frozen=True, array_like=True, gc=False):
@@ -352,12 +350,8 @@ class BatchHeader(_Frame, frozen=True, array_like=True, gc=False):
     path: tuple[str, ...]  # regions it left, oldest first
     batch: UInt  # number on this link
     count: UInt  # events in the body
-    groups: tuple[
-        tuple[str, str, str], ...
-    ] = ()  # (group, filter, region): assigned to that region; with MOVED: ("", client, region): for it alone
-    to_node: str = (
-        ""  # with TO_NODE: the one node of the one region in the set; with MOVED: whose clients they were
-    )
+    groups: tuple[tuple[str, str, str], ...] = ()  # (group, filter, region); with MOVED ("", client, region)
+    to_node: str = ""  # TO_NODE: the node of the one region in the set; MOVED: whose clients they were
     tried: tuple[str, ...] = ()  # regions in which a GROUP_ONLY batch found no member
 
 
