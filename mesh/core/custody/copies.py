@@ -169,10 +169,10 @@ class Copies:
         self._note()
         store = self.store
         copied = Copied((self.epoch, lsn), wanted, len(body), header.count, now)
-        store.copied[lsn] = copied
-        self.touch(wanted)
         if not self.mirror:
             self._choose(now)
+        store.copied[lsn] = copied
+        self.touch(wanted)
         if not self.mirror:
             self._short(Short.NO_SIBLING, copied)
         elif not self._fits(copied, head, body):
