@@ -123,6 +123,7 @@ class ControlPlane:
         self.effects: list[Effect] = []
         self._live: set[str] = {settings.node}
         self._gone: list[str] = []
+        self._rivals: set[str] = set()
         self._heirs: dict[str, dict[str, float]] = {}
         """Node whose durable clients are elsewhere -> members that took them over, and when this node heard of it."""
         self.exchange = TableExchange(
@@ -246,6 +247,9 @@ class ControlPlane:
                 self.routes.sibling_entry(
                     node, region, bridge, None if value is None else _route.decode(value), now
                 )
+            elif kind == CLIENT_KEY and node != self.node and value is not None:
+                self._rivals.add(key[1:])
+                self.changed = True
             elif kind == TAKEN_KEY:
                 self._heir_entry(node, key[1:], value is not None, now)
             elif key == WAITING_KEY and self.is_bridge:
@@ -300,6 +304,11 @@ class ControlPlane:
             self.routes.sibling_gone(node, now)
             self.receipts.member_gone(node)
         self.changed = True
+
+    def take_rivals(self) -> set[str]:
+        """Durable clients that other members named as their own since the last call."""
+        rivals, self._rivals = self._rivals, set()
+        return rivals
 
     def take_gone(self) -> list[str]:
         """Members that died or left since the last call."""

@@ -250,7 +250,9 @@ class NodeMachine:
         measured = session.rtt_ms is not None
         if not session.receive(frame, now):
             if isinstance(frame, pairs.FRAMES) and session.kind is LinkKind.PEER:
-                self.custody.pairs.receive(session.peer_key.node, frame, now)
+                problem = self.custody.pairs.receive(session.peer_key.node, frame, now)
+                if problem:
+                    session.refuse(Close.PROTOCOL_ERROR, problem)
             else:
                 self.control.receive(session, frame, now)
             return
@@ -647,7 +649,7 @@ class NodeMachine:
             self.custody.ways_changed(now)
             self.custody.pairs.links_changed(now)
             self._remember(now)
-            for client in self.custody.pairs.succession.look(now):
+            for client in self.custody.pairs.succession.look(self.control.take_rivals(), now):
                 home = self.custody.pairs.succession.leaving[client]
                 self._effects.append(Notify("client_moved", client, "", f"kept at node {home} by now"))
         for node in self.control.take_gone():

@@ -214,6 +214,7 @@ class Custody:
             if self.pairs.mirror.recover(entry, since):
                 continue
             self._recover(entry, wall_ms, now)
+        self.pairs.links_changed(now)
         return records
 
     def _recover(self, entry: Entry, wall_ms: int, now: float) -> None:

@@ -23,6 +23,8 @@ CLIENT_NOTE: Final = "copied/"
 """copied/OWNER/JOURNAL/NAME: a durable client of another node."""
 CLIENT_BYTES: Final = 256 * 1024
 """Of one client's settings and subscriptions; a larger one is not kept for another node."""
+KINDS: Final = frozenset({"r/", "n/", "c/", "g/"})
+"""How the parts begin that somebody else can take over."""
 IDS: Final = 10_000
 """In one CopiesHeld."""
 HEAD_BYTES: Final = 1_024
@@ -68,6 +70,7 @@ class Mirror:
         """By owner: (the record here that must be synced first, whose copy it is)."""
         self._refused: dict[str, list[tuple[RecordId, str]]] = {}
         self._look_at = now + LOOK_S
+        self._orphan_at: float | None = None
         for key, value in list(journal.notes.items()):
             if key.startswith(CLIENT_NOTE):
                 owner, begun, name = key[len(CLIENT_NOTE) :].split("/", 2)
@@ -89,8 +92,15 @@ class Mirror:
 
     # -- from owners ---------------------------------------------------------------------------------------------
 
-    def take(self, owner: str, frame: Copy, now: float) -> None:
-        """Keep a record for its owner; `acknowledge` says when it is on the disk."""
+    def take(self, owner: str, frame: Copy, now: float) -> str:
+        """Keep a record for its owner; `acknowledge` says when it is on the disk. Returns what no correct owner sends, "" for nothing."""
+        parts = frame.parts
+        if any(part[:2] not in KINDS or "\0" in part for part in parts) or len(set(parts)) < len(parts):
+            return "a copy with parts that nobody could take over"
+        self._take(owner, frame, now)
+        return ""
+
+    def _take(self, owner: str, frame: Copy, now: float) -> None:
         known = self.kept.get(owner, {}).get(frame.id)
         if known is not None:
             self._unsaid.setdefault(owner, []).append((known.lsn, frame.id))
@@ -249,10 +259,15 @@ class Mirror:
         """When `orphans` may have something new."""
         if self._lost:
             return 0.0
-        if not self.kept and not self.clients:
-            return None
+        due = [self._look_at] if self.kept else []
+        if self._orphan_at is not None:
+            due.append(self._orphan_at)
+        return min(due, default=None)
+
+    def members_changed(self) -> None:
+        """Members came or went, or what is kept for them. Cost: O(owners), and a look at each."""
         due = [at for at in map(self._due_at, {*self.kept, *self.clients}) if at is not None]
-        return min((self._look_at, *due)) if self.kept else min(due, default=None)
+        self._orphan_at = min(due, default=None)
 
     def drop_old(self, now: float) -> None:
         """Copies that no owner can still owe: it was away, and is neither dead nor linked."""

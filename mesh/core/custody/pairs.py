@@ -89,11 +89,11 @@ class Pairs:
 
     # -- siblings ------------------------------------------------------------------------------------------------
 
-    def receive(self, node: str, frame: Frame, now: float) -> None:
-        """A frame of a sibling."""
+    def receive(self, node: str, frame: Frame, now: float) -> str:
+        """A frame of a sibling. Returns what no correct sibling sends, "" for nothing."""
         match frame:
             case Copy():
-                self.mirror.take(node, frame, now)
+                return self.mirror.take(node, frame, now)
             case CopyAck():
                 self.copies.acked(node, frame, now)
             case CopiesHeld():
@@ -102,6 +102,7 @@ class Pairs:
                 self.mirror.owed(node, frame)
             case CopiedClient():
                 self.mirror.client(node, frame)
+        return ""
 
     def peer_opened(self, node: str, now: float) -> None:
         """A link to a sibling opened."""
@@ -110,6 +111,7 @@ class Pairs:
 
     def links_changed(self, now: float) -> None:
         """Links, members or tables changed."""
+        self.mirror.members_changed()
         self.copies.links_changed(now)
 
     def acknowledge(self, now: float) -> None:
@@ -134,6 +136,7 @@ class Pairs:
         self._marks += [(former, False) for former in self.succession.forget(self.keeps, now)]
         if not self.mirror.draining and now >= self._retry_at:
             told += self._take_over(now)
+            self.mirror.members_changed()
         return told
 
     def _take_over(self, now: float) -> list[Transition]:

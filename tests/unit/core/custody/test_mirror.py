@@ -70,10 +70,12 @@ def test_an_owner_that_is_away_for_long_enough_or_has_lost_its_journal_is_taken_
     mirror.away_since = away.get
     assert list(mirror.orphans(1e6)) == []
     away["o"] = 100.0
+    mirror.members_changed()
     assert mirror.next_deadline() == min(110.0, LOOK_S)
     assert list(mirror.orphans(109.0)) == []
     assert list(mirror.orphans(110.0)) == [("o", [ID])]
     away.clear()
+    mirror.members_changed()
     mirror.owed("o", CopiesOwed((), 51))
     assert mirror.next_deadline() == 0.0
     assert list(mirror.orphans(0.0)) == [("o", [ID])]
@@ -82,7 +84,15 @@ def test_an_owner_that_is_away_for_long_enough_or_has_lost_its_journal_is_taken_
     for part in ("r/us", "c/shop"):
         mirror.ended("o", ID, part)
     assert list(mirror.orphans(0.0)) == []
+    mirror.members_changed()
     assert mirror.next_deadline() is None
+
+
+def test_parts_that_nobody_could_take_over_are_a_fault_of_the_owner() -> None:
+    mirror = Mirror(MemoryStore(), Limits(), 0.0)
+    for parts in (("s/1",), ("m/o/1.1/r/us",), ("r/us", "r/us"), ("r/a\0b",)):
+        assert mirror.take("o", copy(ID, *parts), 0.0)
+    assert not mirror.kept
 
 
 def test_clients_and_copies_are_there_after_a_restart_and_are_told_on_the_first_link() -> None:
