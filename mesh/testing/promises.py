@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
+from mesh.core.custody.mirror import split
+from mesh.core.custody.record import MIRRORED
 from mesh.core.effects import Notify
 from mesh.model.ids import NodeKey
 from mesh.model.topic import matches
@@ -279,6 +281,11 @@ def dead_letters(world: World) -> dict[MeshId, str]:
     return found
 
 
+def _owed_part(part: str) -> str:
+    """The part as its owner calls it, also where its mirror keeps it."""
+    return split(part)[2] if part.startswith(MIRRORED) else part
+
+
 def left_over(world: World, excused: frozenset[str] = frozenset()) -> Iterator[str]:
     """What is still held by nodes of a quiet world in which everything was delivered. excused: parts that may wait."""
     for node in world.live_nodes():
@@ -286,7 +293,7 @@ def left_over(world: World, excused: frozenset[str] = frozenset()) -> Iterator[s
         entries = [
             (entry.lsn, entry.parts)
             for entry in node.store.outstanding()
-            if not excused or any(part not in excused for part in entry.parts)
+            if not excused or any(_owed_part(part) not in excused for part in entry.parts)
         ]
         if len(entries) != len(custody.letters):
             yield f"{node.key} keeps {len(node.store)} records, {len(custody.letters)} dead letters: {entries[:NAMED]}"
@@ -306,9 +313,12 @@ def left_over(world: World, excused: frozenset[str] = frozenset()) -> Iterator[s
         told = custody.consumers.statistics()
         if told.out or told.waiting or told.waiting_bytes:
             yield f"{node.key}: {told.out} events out at clients, {told.waiting} wait ({told.waiting_bytes} bytes)"
-        if custody.copies.store.copied or custody.copies.store.awaited:
-            yield f"{node.key}: {len(custody.copies.store.copied)} records are to have a second copy"
-        for owner, kept in custody.pairs.mirror.kept.items():
-            yield f"{node.key} keeps {len(kept)} records for {owner}"
+        copied = [one for one in custody.copies.store.copied.values() if not excused.issuperset(one.parts)]
+        if copied or custody.copies.store.awaited:
+            yield f"{node.key}: {len(copied)} records are to have a second copy"
+        for owner, records in custody.pairs.mirror.kept.items():
+            kept = [one for one in records.values() if not excused.issuperset(one.parts)]
+            if kept:
+                yield f"{node.key} keeps {len(kept)} records for {owner}"
         if node.store.settled_twice:
             yield f"{node.key} settled twice: {node.store.settled_twice[:NAMED]}"

@@ -91,6 +91,7 @@ class SimClients:
         for client in node.durable.values():
             if not node.world.moves:
                 client.number = 0
+            if not client.number:
                 self._connect_later(client)
 
     def subscribe(self, session: int, sid: int, filter: str, group: str = "") -> None:

@@ -291,11 +291,13 @@ class Copies:
 
     def _changed(self, mirror: str, now: float) -> None:
         if self.mirror:
+            known = (*self.store.copied.values(), *self.store.settled.values())
             self._stale.setdefault(self.mirror, []).extend(
-                copied.id for copied in self.store.copied.values() if copied.sent == self.mirror
+                copied.id for copied in known if copied.sent == self.mirror
             )
         self.mirror = mirror
-        self._stale.pop(mirror, None)
+        if mirror:
+            self._tell(mirror, [(id, self._owed(id)) for id in self._stale.pop(mirror, ())])
         self._under_way.clear()
         self._under_way_bytes = 0
         self._new.clear()
@@ -318,6 +320,11 @@ class Copies:
 
     def _tell_of(self, mirror: str, name: str, value: bytes | None) -> None:
         self.effects.append(Send(mirror, CopiedClient(self._journal_epoch, name, value)))
+
+    def _owed(self, id: RecordId) -> tuple[str, ...]:
+        """What is open of a record now."""
+        copied = self.store.copied.get(id[1])
+        return copied.parts if copied is not None and copied.id == id else ()
 
     def client_changed(self, name: str, value: bytes | None, now: float) -> None:
         """A durable client that the mirror is to know of came, changed or went."""
