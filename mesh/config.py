@@ -353,6 +353,7 @@ def _topic_rule(table: Mapping[str, Any]) -> TopicRule:
         level=Level(table["level"]),
         ordered=table["ordered"],
         deadline_s=table["deadline"] or 0.0,
+        copies=table["copies"],
         spool_bytes=table["spool"] or 0,
         spool_policy=SpoolPolicy(table["spool_policy"]),
         retain_s=table["retain"] or 0.0,
@@ -429,6 +430,7 @@ def _topic_problems(config: Config, merged: _Merged) -> Iterator[MeshError]:
             continue
         for key, given in (
             ("ordered", rule.ordered),
+            ("copies", rule.copies > 1),
             ("spool", rule.spool_bytes),
         ):
             if given:

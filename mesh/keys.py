@@ -358,7 +358,7 @@ KEYS: Final[tuple[Key, ...]] = (
     Key("topic.level", choice("at-most-once", "at-least-once"), "at-most-once", "how hard the mesh tries, unless the publisher says it"),
     Key("topic.ordered", BOOLEAN, False, "at-least-once only: events of a key are delivered in the order in which they were published, whatever way they took"),
     Key("topic.deadline", DURATION, None, "how long an event may be under way, unless the publisher says it; default: no deadline"),
-    *_later("topic", "copies"),
+    Key("topic.copies", integer(1, 2), 1, "at-least-once only: 2: a second node of the region has an event on its disk, too, before it is acknowledged"),
     Key("topic.spool", SIZE, None, "at-least-once only: what may wait here of events published here; default: what the journal holds"),
     Key("topic.spool_policy", choice("block", "drop-oldest", "dead-letter"), "block", "when more would wait: refuse the new (503), drop the oldest, or make dead letters of them"),
     Key("topic.retain", DURATION, None, "keep events so long in this node's event log, for replays (from=); default: not at all"),

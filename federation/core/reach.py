@@ -22,6 +22,8 @@ KEPT_GROUP_KEY = "G"
 """The same of a queue group; the value counts its durable members."""
 CLIENT_KEY = "d"
 """A durable client of the node; the value is the address of the node's events port."""
+TAKEN_KEY = "t"
+"""A node whose durable clients are kept here by now (decision 0019); without a value of its own."""
 MEMBERS_MAX = 1 << 32
 """Members of a queue group that anybody may tell of: sums over a region stay numbers that a frame can carry."""
 

@@ -128,6 +128,16 @@ def _custody(custody: CustodyReading) -> Iterator[Metric]:
         ("mesh_custody_held_back", "Events that wait here for the one before them.", custody.held_back),
         ("mesh_dead_letters_kept", "Dead letters that wait for a person.", custody.letters),
         ("mesh_dead_letters_kept_bytes", "Bytes of these.", custody.letter_bytes),
+        (
+            "mesh_copies_alone",
+            "Records that are to have a second copy and have none now.",
+            custody.copies_alone,
+        ),
+        (
+            "mesh_copies_kept_bytes",
+            "Bytes of second copies kept for other nodes.",
+            custody.copies_kept_bytes,
+        ),
     ):
         gauge = GaugeMetricFamily(name, about)
         gauge.add_metric((), number)
@@ -151,6 +161,15 @@ def _custody(custody: CustodyReading) -> Iterator[Metric]:
     yield _counted(
         "mesh_dead_letters", "Events that ended as dead letters, by reason.", "reason", custody.died
     )
+    yield _counted(
+        "mesh_copies_short",
+        "Events accepted with one copy where a rule wants two, by reason.",
+        "reason",
+        custody.copies_short,
+    )
+    taken = CounterMetricFamily("mesh_copies_taken", "Records taken over from nodes that are gone.")
+    taken.add_metric((), custody.copies_taken)
+    yield taken
     for name, about, number in (
         (
             "mesh_custody_passed_window",

@@ -56,6 +56,11 @@ class Limits:
     order_hold_s: float = 60.0  # an event of an ordered topic waits for the one before it; then order_gap
     dead_letters: int = 50_000  # kept at most; the oldest go first, dead_letters_full
     dead_letter_bytes: int = 64 << 20  # the same in bytes
+    # second copies, where a [[topic]] says copies = 2
+    copies_wait_s: float = 2.0  # the mirror has not said that it has one: accepted with one, copies_short
+    copies_window_bytes: int = 1 << 20  # sent to the mirror and not stored there yet; more waits
+    copies_bytes: int = 256 << 20  # kept for other nodes; more: refused, full
+    copies_takeover_s: float = 10.0  # after a node was declared dead, or left: its mirror delivers
     # clients
     event_bytes: int = 1 << 20  # of a published event; larger: 413
     topic_bytes: int = 512  # longer: 400

@@ -98,6 +98,19 @@ class Refuse(StrEnum):
     """What waits under its topic's rule is as much as the rule allows, and the rule says block."""
 
 
+class Short(StrEnum):
+    """Why an event for which a `[[topic]]` wants two copies was accepted with one."""
+
+    NO_SIBLING = "no_sibling"
+    """No other node of the region is linked."""
+    LATE = "late"
+    """The mirror did not say in time that it has it."""
+    REFUSED = "refused"
+    """The mirror does not take it: its journal or its disk is full, or it leaves."""
+    TOO_LARGE = "too_large"
+    """It fits no frame together with what is said of it."""
+
+
 class LogGap(StrEnum):
     """Why events are missing in a node's event log between two that are there."""
 
@@ -127,6 +140,10 @@ class Hold(StrEnum):
     """What waited for a way leaves at a bounded rate."""
     ORDER = "order"
     """Events of ordered topics wait for the ones before them."""
+    NO_SIBLING = "no_sibling"
+    """It has no second copy: no other node of the region is linked."""
+    COPYING = "copying"
+    """Its second copy is on the way."""
 
 
 class NoReplay(StrEnum):

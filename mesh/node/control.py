@@ -23,12 +23,14 @@ from federation.core.reach import (
     KEPT_FILTER_KEY,
     KEPT_GROUP_KEY,
     MEMBERS_MAX,
+    TAKEN_KEY,
     Reach,
     group_key,
     split_group_key,
 )
 from federation.core.receipts import BRIDGE_KEY, HOLDS_KEY, Receipts
 from federation.core.routes import RouteMachine
+from mesh.core.custody.succession import Heir
 from mesh.core.effects import Effect, Notify, Send
 from mesh.core.interest import Destinations, InterestIndex
 from mesh.core.membership import Membership
@@ -123,6 +125,9 @@ class ControlPlane:
         self._ended: set[str] = set()
         """Bridges whose earlier process has ended, and that have exported nothing since."""
         self._gone: list[str] = []
+        self._rivals: set[str] = set()
+        self._heirs: dict[str, dict[str, float]] = {}
+        """Node whose durable clients are elsewhere -> members that took them over, and when this node heard of it."""
         self.exchange = TableExchange(
             self.tables, self.world, links, self.effects, settings.limits, dice, now
         )
@@ -171,6 +176,41 @@ class ControlPlane:
             except msgspec.DecodeError:
                 continue  # an entry nobody can read names no home
         return [(owner, address) for _, owner, address in sorted(found)]
+
+    def home(self, client: str) -> str | None:
+        """The first live member, this one apart, that keeps a client."""
+        return next((node for node, _ in self.homes(client) if node in self._live), None)
+
+    def keeps(self, node: str, client: str) -> bool:
+        """Whether a member's table names a client as its own."""
+        return self.tables.get(node, CLIENT_KEY + client) is not None
+
+    def taken_changed(self, former: str, here: bool, now: float) -> None:
+        """The durable clients of another node are kept here from now on, or it knows by now."""
+        value = _encode(0) if here else None
+        if value is None:
+            self.tables.delete(TAKEN_KEY + former, now)
+        else:
+            self.tables.put(TAKEN_KEY + former, value, now)
+        self._entry(self.node, TAKEN_KEY + former, value, now)
+
+    def heir(self, former: str) -> Heir | None:
+        """The live member that took over a node's durable clients; of several the first by name."""
+        heirs = self._heirs.get(former)
+        if not heirs:
+            return None
+        live = [node for node in heirs if node in self._live and node != former]
+        return Heir(min(live), heirs[min(live)]) if live else None
+
+    def _heir_entry(self, node: str, former: str, there: bool, now: float) -> None:
+        heirs = self._heirs.setdefault(former, {})
+        if there:
+            heirs.setdefault(node, now)
+        else:
+            heirs.pop(node, None)
+        if not heirs:
+            del self._heirs[former]
+        self.changed = True
 
     def _kept_entry(self, node: str, key: str, value: bytes | None, now: float) -> None:
         """An entry of the table of a member that is away: what its durable clients want still counts, nothing else."""
@@ -230,6 +270,11 @@ class ControlPlane:
                 self.routes.sibling_entry(
                     node, region, bridge, None if value is None else _route.decode(value), now
                 )
+            elif kind == CLIENT_KEY and node != self.node and value is not None:
+                self._rivals.add(key[1:])
+                self.changed = True
+            elif kind == TAKEN_KEY:
+                self._heir_entry(node, key[1:], value is not None, now)
             elif key == WAITING_KEY and self.is_bridge:
                 self.advertiser.waiting(node, None if value is None else self.tables.position(node), now)
         except (msgspec.DecodeError, ValueError) as error:
@@ -282,6 +327,11 @@ class ControlPlane:
             self.routes.sibling_gone(node, now)
             self.receipts.member_gone(node)
         self.changed = True
+
+    def take_rivals(self) -> set[str]:
+        """Durable clients that other members named as their own since the last call."""
+        rivals, self._rivals = self._rivals, set()
+        return rivals
 
     def take_gone(self) -> list[str]:
         """Members that died or left since the last call."""

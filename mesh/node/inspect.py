@@ -114,7 +114,10 @@ class CustodyReading(NamedTuple):
     """At-least-once delivery at one moment. records: that lead on from here. waiting: records by destination. refused: batches that
     came back, by Refuse value. died: dead letters made, by Drop value. letters, letter_bytes: dead letters kept. under_way_bytes: by
     the peer they were sent to. passed_window: events below the dedupe window. held_back: events of ordered topics that wait for the
-    ones before them. order_gaps: those that did not wait any longer."""
+    ones before them. order_gaps: those that did not wait any longer.
+    copies_short: events accepted with one copy where a rule
+    wants two, by Short value. copies_alone: records without a second copy now. copies_kept_bytes: kept for other nodes.
+    copies_taken: records taken over from nodes that are gone."""
 
     records: int = 0
     waiting: Mapping[str, int] = {}
@@ -126,6 +129,10 @@ class CustodyReading(NamedTuple):
     passed_window: int = 0
     held_back: int = 0
     order_gaps: int = 0
+    copies_short: Mapping[str, int] = {}
+    copies_alone: int = 0
+    copies_kept_bytes: int = 0
+    copies_taken: int = 0
     journal: JournalReading | None = None
 
 

@@ -206,12 +206,14 @@ class NodeReceivers:
             )
         return found
 
+    def moved(self, client: str, detail: str) -> None:
+        """A durable client is at home elsewhere by now: its connection here ends."""
+        self._close_older(client, Close.TAKEN_OVER, detail)
+
     def home(self, client: str) -> Home | None:
         """See Receivers."""
-        if self._machine.consumers.durable.of_name(client) is not None:
+        found = self._machine.home_of(client)
+        if found is None:
             return None
-        control = self._machine.control
-        for node, address in control.homes(client):
-            secure = self._clients.home_secure(NodeKey(self._node.key.region, node))
-            return Home(node, address, node in control.live_members(), secure)
-        return None
+        secure = self._clients.home_secure(NodeKey(self._node.key.region, found[0]))
+        return Home(*found, secure)

@@ -312,6 +312,10 @@ class Node:
         questions = machine.take_questions()
         if questions:
             self.inspection.answer(questions)
+        if machine.copies_moved:
+            machine.copies_moved = False
+            self.clients.kept_moved()
+            self.inspection.store_moved()
         if machine.custody.receipts.changed:
             machine.custody.receipts.changed = False
             self.clients.kept_moved()
@@ -334,6 +338,8 @@ class Node:
             when_open = self._when_open.pop(int(str(notify.data["link"])), None)
             if when_open is not None:
                 when_open()
+        elif notify.what == "client_moved":
+            self.clients.receivers.moved(notify.about, notify.detail)
         self.inspection.notified(notify)
         level = log.debug if notify.what in ("route_changed", "bad_entry") else log.info
         if notify.reason == Close.NAME_NOT_CERTIFIED and not notify.data.get("by_peer"):

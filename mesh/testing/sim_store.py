@@ -175,6 +175,14 @@ class SimStore:
         self.notes_synced = self.notes_made
         self._last = self.synced = self._disk_last
 
+    def wipe(self) -> None:
+        """The disk is gone with all that was on it: the next process begins with an empty one."""
+        self._disk.clear()
+        self._disk_notes.clear()
+        self._disk_last = 0
+        self._under_way = 0
+        self.crash(random.Random(0))
+
     def close(self) -> None:
         """The node ended in order: everything is written."""
         if self.fault is None:

@@ -36,7 +36,7 @@ PORTS = ("--events=127.0.0.1:0", "--link=127.0.0.1:0", "--admin=127.0.0.1:0")
         ("[listen]\nlink = 'nowhere'\n", ("link", "HOST:PORT")),
         ("[node]\nregion = 'a b'\n", ("region",)),
         ("[registry]\nlease = 'soon'\n", ("lease", "5s")),
-        ("[[topic]]\nfilter = 'a/#'\ncopies = 2\n", ("copies", "not built")),
+        ("[[topic]]\nfilter = 'a/#'\ncopies = 2\n", ("copies", "at-least-once")),
         ("[[bridge]]\nto = 'us'\nrole = 'dmz'\n", ("dmz",)),
         ("not toml at all", ("line 1",)),
     ],

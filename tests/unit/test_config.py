@@ -360,6 +360,7 @@ def test_topic_rules_keep_their_order(tmp_path: Path) -> None:
         "level": '"at-most-once"',
         "ordered": "false",
         "deadline": "-",
+        "copies": "1",
         "spool": "-",
         "spool_policy": '"block"',
         "retain": "-",
@@ -374,7 +375,7 @@ def test_topic_rules_keep_their_order(tmp_path: Path) -> None:
 
 def test_everything_a_topic_rule_says_is_taken_over(tmp_path: Path) -> None:
     text = (
-        '[[topic]]\nfilter = "orders/#"\nlevel = "at-least-once"\nordered = true\ndeadline = "5s"\n'
+        '[[topic]]\nfilter = "orders/#"\nlevel = "at-least-once"\nordered = true\ndeadline = "5s"\ncopies = 2\n'
         'spool = "1GiB"\nspool_policy = "dead-letter"\nretain = "1h"\n'
     )
     rule = TopicRule(
@@ -382,6 +383,7 @@ def test_everything_a_topic_rule_says_is_taken_over(tmp_path: Path) -> None:
         level=Level.AT_LEAST_ONCE,
         ordered=True,
         deadline_s=5.0,
+        copies=2,
         spool_bytes=1 << 30,
         spool_policy=SpoolPolicy.DEAD_LETTER,
         retain_s=3_600.0,
@@ -395,7 +397,12 @@ def test_everything_a_topic_rule_says_is_taken_over(tmp_path: Path) -> None:
         ('[[topic]]\nretain = "1h"', "MESH-C011", "topic.0.filter"),
         ('[[topic]]\nfilter = "a/#/b"', "MESH-C006", "mesh.toml:2 topic.0.filter"),
         ('[[topic]]\nfilter = "a"\nretain = "soon"', "MESH-C003", "mesh.toml:3 topic.0.retain"),
-        ('[[topic]]\nfilter = "a"\ncopies = "2"', "MESH-C010", "mesh.toml:3 topic.0.copies"),
+        ('[[topic]]\nfilter = "a"\ncopies = 2', "MESH-C006", "mesh.toml:3 topic.0.copies"),
+        (
+            '[[topic]]\nfilter = "a"\nlevel = "at-least-once"\ncopies = 3',
+            "MESH-C006",
+            "mesh.toml:4 topic.0.copies",
+        ),
         ('[[topic]]\nfilter = "a"\nspool = "1GiB"', "MESH-C006", "mesh.toml:3 topic.0.spool"),
         ('[[topic]]\nfilter = "a"\nordered = true', "MESH-C006", "mesh.toml:3 topic.0.ordered"),
     ],

@@ -32,6 +32,7 @@ from mesh.wire.frames import BatchHeader, Flag, Leg, Refused
 
 Group: TypeAlias = tuple[str, str, str]
 Matched: TypeAlias = Callable[[list[Event]], tuple[list[Event], list[Plan]]]
+_COPIED = Flag.COPIES | Flag.MOVED
 HEAD_BYTES = 1_024
 """What is asked of the store beside a body: a head is smaller."""
 
@@ -75,6 +76,8 @@ class Arrival:
         self.draining = False
         self.informed: Callable[[float], bool] = lambda now: True
         """Whether this node knows what its region wants: before that it takes nothing for it."""
+        self.copied: Callable[[BatchHeader, list[Event], bytes, float], int] = lambda *_: 0
+        """Takes LOCAL batches of topics with copies = 2, and those for clients that moved here."""
 
     # -- acknowledging -----------------------------------------------------------------------------------------------
 
@@ -274,4 +277,6 @@ class Arrival:
             else:
                 self._counters.drop(Drop.NOT_FOR_US, header.count)
             return 0
+        if header.flags & _COPIED:
+            return self.copied(header, events, body, now)
         return self._keeping.deliver(header, events, body, now)

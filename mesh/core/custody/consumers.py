@@ -9,7 +9,7 @@ Source: design page "Routing", Delivery and Forwarding (queue groups).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -258,6 +258,39 @@ class Consumers:
         waiting = 0 if backlog is None else len(backlog)
         self._serve(client.number, now)
         return Connected(client.number, known is None, waiting)
+
+    def adopt(
+        self, name: str, settings: Settings, held: Iterable[tuple[int, str, str]], now: float
+    ) -> list[Transition]:
+        """A durable client whose home is gone is at home here from now on, away until it connects. held: (sid, filter, group).
+        Returns what the region must be told."""
+        client = self.durable.connect(name, settings)
+        client.away_since = now
+        self._news.clients[name] = True
+        told: list[Transition] = []
+        for sid, filter, group in held:
+            told += self._subscriptions.subscribe(client.number, sid, filter, group)
+            self.subscribed(client.number, sid, filter, group, now)
+        return told
+
+    def held_by(self, number: int) -> list[tuple[int, str, str]]:
+        """(sid, filter, group) of a session's subscriptions."""
+        held = sorted(self._subscriptions.of_session(number).items())
+        return [(sid, one, "") if isinstance(one, str) else (sid, one[1], one[0]) for sid, one in held]
+
+    def wants(self, name: str, topic: str) -> bool:
+        """Whether a durable client of this node gets events of a topic by a subscription of its own, no group's."""
+        client = self.durable.of_name(name)
+        return client is not None and bool(self._dispatch.sids_of(client.number, topic))
+
+    def give_up(self, name: str, give: Callable[[BatchHeader, Sequence[Event]], None], now: float) -> bool:
+        """A durable client is at home elsewhere: `give` what waits for it, some at once. True: there is more. Its connection
+        is over. Raises: what `give` raises; the rest still waits."""
+        client = self.durable.of_name(name)
+        if client is None:
+            return False
+        self.disconnect(client.number, now)
+        return self._dispatch.give_away(f"c/{name}", give, now)
 
     def remove(self, name: str, now: float) -> list[Transition]:
         """A durable client is no more: what waits for it is counted as client_removed, its part of a group's work goes to other

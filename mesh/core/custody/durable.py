@@ -55,6 +55,8 @@ class DurableClients:
         self._by_name: dict[str, DurableClient] = {}
         self._by_number: dict[int, DurableClient] = {}
         self._next = 0
+        self.changed: set[str] = set()
+        """Names of clients whose settings or subscriptions changed, until somebody takes them."""
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -112,6 +114,7 @@ class DurableClients:
             client = self._add(name, settings, None)
         client.settings = settings
         client.away_since = None
+        self.changed.add(name)
         return client
 
     def note_away(self, client: DurableClient, now: float) -> None:
@@ -125,8 +128,10 @@ class DurableClients:
     def subscribing(self, client: DurableClient, sid: int, filter: str, group: str) -> None:
         """Note a subscription that is about to be made. Raises: StoreRefusedError: no room for it; state unaffected."""
         self._write(f"{SUBSCRIPTION_NOTE}{client.name}/{sid}", _encode((filter, group)))
+        self.changed.add(client.name)
 
     def unsubscribed(self, client: DurableClient, sid: int) -> None:
+        self.changed.add(client.name)
         self._store.note(f"{SUBSCRIPTION_NOTE}{client.name}/{sid}", None)
 
     def remove(self, client: DurableClient, sids: Iterator[int]) -> None:

@@ -420,4 +420,6 @@ def _way(
         names = [*(REGION + name for name in plan.regions), *(NODE + name for name in plan.nodes)]
         names += [NODE + away.node if away.node else REGION + away.region for away in plan.unreached]
         parts = plan.kept = tuple(names)
+    if rule.copies > 1:
+        flags |= Flag.COPIES
     return Way(parts, bool(plan.local), assigned, stranded, ttl_ms, flow, rule, flags)

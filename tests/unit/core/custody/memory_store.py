@@ -43,7 +43,10 @@ class MemoryStore:
         return not record[0]
 
     def note(self, key: str, value: bytes | None) -> None:
-        self.notes[key] = value or b""
+        if value is None:
+            self.notes.pop(key, None)
+        else:
+            self.notes[key] = value
 
     def outstanding(self) -> Iterable[Entry]:
         for lsn, (parts, head, body) in self.records.items():
