@@ -28,7 +28,7 @@ from federation.core.border import Border
 from federation.core.feasible import Distance
 from federation.core.inquiry import Inquiry
 from federation.core.neighbour import Neighbour, flaw, well_formed_like
-from federation.core.policy import OpenPolicy, Role, RoutePolicy
+from federation.core.policy.roles import OpenPolicy, Role, RoutePolicy
 from federation.core.publication import Publication, Published, published_value
 from federation.core.rib import Rib
 from federation.core.route_settings import RouteSettings

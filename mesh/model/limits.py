@@ -51,6 +51,9 @@ class Limits:
     spool_age_s: float = 86_400.0  # an event without a deadline waits no longer: dead letter, spool_age
     dead_letters: int = 50_000  # kept at most; the oldest go first, dead_letters_full
     dead_letter_bytes: int = 64 << 20  # the same in bytes
+    # boundaries with rules
+    boundary_requests: int = 10_000  # requests that crossed, in each direction, and wait for a reply; more: the oldest are forgotten
+    denials: int = 10_000  # what did not cross, until an audit takes it; more: the oldest are lost, counted
     # clients
     event_bytes: int = 1 << 20  # of a published event; larger: 413
     topic_bytes: int = 512  # longer: 400

@@ -15,7 +15,7 @@ from typing import Annotated
 import msgspec
 
 from federation.core.advert import WAITING_KEY, Advertiser
-from federation.core.policy import link_role
+from federation.core.policy.roles import link_role
 from federation.core.reach import (
     CLIENT_KEY,
     FILTER_KEY,

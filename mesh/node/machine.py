@@ -27,6 +27,7 @@ from mesh.core.inboxes import Ended, ReplyTo
 from mesh.core.ingress import Published
 from mesh.core.interest import Destinations, InterestIndex
 from mesh.core.opening import Identity, Terms
+from mesh.core.passage import Passage
 from mesh.core.plan import Links, Planner
 from mesh.core.session import Flow, LinkSession, SessionState
 from mesh.core.subscriptions import SubscriptionIndex, Transition
@@ -218,8 +219,20 @@ class NodeMachine:
             session.refuse(Close.PROTOCOL_ERROR, problem)
         elif header.flags & Flag.CUSTODY:
             self.custody.receive(session, header, frame.body, now)
+        elif session.passage is not None:
+            self._receive_inward(session, session.passage, frame, now)
         else:
             self.forwarder.receive(session, header, frame.body, now)
+
+    def _receive_inward(self, session: LinkSession, passage: Passage, frame: Data, now: float) -> None:
+        """A batch at a boundary with rules: what may come in goes on as it comes in, the rest is counted."""
+        judged = passage.inward(frame.header, frame.body, now)
+        if judged.malformed:
+            self.counters.drop(Drop.MALFORMED, frame.header.count)
+        if judged.denied:
+            self.counters.drop(Drop.POLICY_DENY, judged.denied_weight)
+        for piece in judged.pieces:
+            self.forwarder.receive(session, piece.header, piece.body, now)
 
     def _receive_control(self, session: LinkSession, frame: wire.Frame, now: float) -> None:
         measured = session.rtt_ms is not None
