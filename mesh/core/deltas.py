@@ -19,8 +19,8 @@ from mesh.wire.frames import Delta, Pull, Scope
 
 JUMP_MAX: Final = 1 << 40
 """How far one delta may move an owner: 35 years of 1,000 writes a second. Garbage beyond it cannot make true writes old."""
-OWNER_BYTES: Final = 129
-"""REGION/BRIDGE, or a node name."""
+OWNER_BYTES: Final = 259
+"""REGION/BRIDGE, or a node name, or what one bridge tells another across a boundary: REGION/BRIDGE>REGION/BRIDGE."""
 
 
 class Outcome(StrEnum):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from federation.core.policy.boundary import Boundary
 from mesh.core.counters import Counters
 from mesh.core.custody.consumers import Connected
 from mesh.core.custody.custody import Custody
@@ -54,7 +55,7 @@ _BROKEN = frozenset({Close.LINK_LOST, Close.PEER_CLOSED, Close.HELLO_TIMEOUT})
 class NodeMachine:
     """Args:
         settings: who this is. dice: its only source of chance. now: monotonic seconds. store: the journal; without one nothing is
-            taken at least once. rules: what `[[topic]]` says.
+            taken at least once. rules: what `[[topic]]` says. boundary: what may cross to other regions; None: no rules.
     Results to take after each call: `drain()` (effects, Send and CloseLink name links by number), `take_deliveries()`,
     `take_ready()` (links with batches to `pull`), `take_ended()` (requests), `take_questions()` (mail from other nodes).
     Raises: KeyError or ValueError on misuse by the caller; never for what a peer sent.
@@ -68,8 +69,10 @@ class NodeMachine:
         *,
         store: Store | None = None,
         rules: TopicRules | None = None,
+        boundary: Boundary | None = None,
     ) -> None:
         self.settings = settings
+        self.boundary = boundary or Boundary(settings.limits)
         self.key = NodeKey(settings.region, settings.node)
         self.identity = Identity(
             settings.region,
@@ -91,6 +94,7 @@ class NodeMachine:
             links=self.links,
             destinations=self.destinations,
             interest=self.interest,
+            boundary=self.boundary,
             now=now,
         )
         self.planner = Planner(
@@ -330,6 +334,15 @@ class NodeMachine:
         self.control.settle(now)
         self.control.changed = False
         self.forwarder.invalidate(now)
+
+    def rules_changed(self, now: float) -> None:
+        """The boundary's rules were replaced: routes, interest, and what waits in links are judged by the new ones."""
+        bridges = [session for session in self.sessions.values() if session.link in self.links.bridges]
+        self.control.rules_changed(bridges, now)
+        for session in bridges:
+            self.forwarder.passage_changed(session, now)
+            self.custody.departure.passage_changed(session, now)
+        self._settle(now)
 
     # -- clients -------------------------------------------------------------------------------------------------
 

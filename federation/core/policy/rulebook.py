@@ -17,7 +17,7 @@ from federation.core.policy.rewriting import CannotCross, in_clear
 from federation.core.policy.rules import Decision, Direction, Rule
 from mesh.model.event import Event
 from mesh.model.reasons import PolicyReason
-from mesh.model.topic import TopicError, check_filter, covers, is_reserved, matches
+from mesh.model.topic import TopicError, check_filter, covers, is_reserved, matches, overlaps
 
 KNOWN: Final = 16_384
 """Topics and filters whose rules are remembered; past it all are forgotten and found again."""
@@ -92,6 +92,8 @@ class Rulebook:
         self, rules: Sequence[Rule], direction: Direction, region: str, role: str, *, open: bool
     ) -> None:
         self.direction = direction
+        self.region = region
+        self.role = role
         self.open = open
         self.rules = tuple(
             rule for rule in rules if rule.direction is direction and rule.is_for(region, role)
@@ -204,6 +206,17 @@ class Rulebook:
         if self.open:
             _add(found, filter, [*decided, *(target(rule) for rule in self._renames)])
         return found
+
+    def why_not(self, filter: str, destination: str) -> str:
+        """Why a filter is told as something else, or not at all, for a person: the first rule that had a say."""
+        for rule in self.rules:
+            if rule.destination is not None and not rule.destination.matches(destination):
+                continue
+            if overlaps(filter, target(rule)) and (
+                rule.rename is not None or not rule.allow or filter != rule.topic
+            ):
+                return f'rule "{rule.text}" ({rule.where})'
+        return "no rule allows it"
 
     # -- regions -------------------------------------------------------------------------------------------------
 

@@ -17,13 +17,15 @@ from msgspec.structs import replace
 
 from mesh.core.counters import Counters
 from mesh.core.custody.lane import Lane
-from mesh.core.custody.record import NODE, REGION, Held, decode_head
-from mesh.core.custody.store import JournalDamaged, Store
+from mesh.core.custody.record import NODE, REGION, Head, Held, decode_head, encode_head
+from mesh.core.custody.store import JournalDamaged, Store, StoreRefusedError
 from mesh.core.entrusted import Consignment
 from mesh.core.hop import leaving
+from mesh.core.passage import Passage
 from mesh.core.plan import Part, Planner
 from mesh.core.session import LinkSession
 from mesh.model.dice import Dice
+from mesh.model.event import Event
 from mesh.model.limits import Limits
 from mesh.model.reasons import Drop, Hold, Refuse
 from mesh.wire.codec import BodyError, decode_body, encode_body
@@ -159,7 +161,11 @@ class Departure:
                     for name in names:
                         self._end(held, name, Drop.HOP_LIMIT, now, (header, body))
                     continue
-                self._entrust(held, way.link, onwards, body, names, now)
+                passage = self._sessions[way.link].passage
+                if passage is None or onwards.leg is not Leg.BRIDGE:
+                    self._entrust(held, way.link, onwards, body, names, now)
+                else:
+                    self._entrust_outward(held, way.link, passage, (header, onwards), body, names, now)
                 sent += names
             for region in lost:
                 self._wait(held, REGION + region)
@@ -222,6 +228,134 @@ class Departure:
         self._queue(self._sessions[link], replace(header, flags=flags), body, share, now)
         self._ready(link)
 
+    # -- boundaries --------------------------------------------------------------------------------------------------
+
+    def _entrust_outward(
+        self,
+        held: Held,
+        link: int,
+        passage: Passage,
+        headers: tuple[BatchHeader, BatchHeader],
+        body: bytes,
+        parts: tuple[str, ...],
+        now: float,
+    ) -> None:
+        """A link with rules: what may cross is sent as it crosses. Where something may not, the record ends: what may cross has a record of
+        its own from here on, and each of the others is a dead letter, so that nothing denied is ever tried again.
+
+        Args: headers: of the record, and as it would leave.
+        """
+        record_header, onwards = headers
+        judged = passage.outward(onwards, body, now)
+        if not judged.denied and len(judged.pieces) == 1:
+            [piece] = judged.pieces
+            self._entrust(held, link, piece.header, piece.body, parts, now)
+            return
+        if judged.malformed:
+            for part in parts:
+                self._end(held, part, Drop.MALFORMED, now, (record_header, body))
+            return
+        try:
+            records = [
+                (piece, self._new_record(held, record_header, piece.plain_header, piece.plain_body, now))
+                for piece in judged.pieces
+            ]
+        except StoreRefusedError as error:
+            self._no_room(held, parts, error.reason, now)
+            return
+        for one in judged.denied:
+            part = ",".join(REGION + region for region in one.regions)
+            self._bury_denied(held, record_header, one.event, part, now)
+        for part in parts:
+            self._done(held, part)
+        for piece, record in records:
+            self._entrust(record, link, piece.header, piece.body, record.open, now)
+
+    def _new_record(
+        self, held: Held, header: BatchHeader, plain: BatchHeader, body: bytes, now: float
+    ) -> Held:
+        """A record of part of another one's events, for part of its regions. Raises: StoreRefusedError."""
+        parts = tuple(REGION + region for region in plain.regions)
+        head = Head(replace(header, regions=plain.regions, groups=plain.groups, count=plain.count))
+        lsn = self.store.append(parts, encode_head(head), body)
+        record = Held(
+            lsn,
+            len(body),
+            plain.count,
+            parts,
+            held.expires_at,
+            "",
+            since=held.since,
+            ends_as=held.ends_as,
+        )
+        record.sent = tuple(part for part in parts if part in held.sent)
+        record.tries = held.tries
+        self.held[lsn] = record
+        if record.expires_at is not None:
+            heappush(self._expiring, (record.expires_at, lsn))
+            self._arm(record.expires_at)
+        return record
+
+    def _bury_denied(self, held: Held, header: BatchHeader, event: Event, part: str, now: float) -> None:
+        alone = replace(header, count=1)
+        self._give_up(alone, encode_body([event]), part, Drop.POLICY_DENY, held.tries + 1, now - held.since)
+
+    def _no_room(self, held: Held, parts: Iterable[str], why: Refuse, now: float) -> None:
+        """The store is full: what cannot be told apart now waits, first of its lanes."""
+        for part in parts:
+            lane = self.lane(part)
+            lane.refused(now, self._dice.random(), why)
+            lane.back(held.lsn)
+        self._changed = True
+
+    def _told_apart(self, share: Consignment, parts: tuple[str, ...], now: float) -> None:
+        """The other end takes these parts of a record for nothing that it denies: halves of it are tried, down to single events, and the
+        ones that are refused alone are dead letters."""
+        share.ended = True
+        held = self.held.get(share.lsn)
+        for part in share.parts:
+            self.lanes[part].ended(share.size, share.count)
+        if held is None:
+            return
+        parts = tuple(part for part in parts if part in held.open)
+        read = self._read(held) if parts else None
+        if read is None:
+            return
+        header, body = read
+        try:
+            events = decode_body(body, header.count)
+        except BodyError:
+            events = []
+        self._counters.refuse(Refuse.POLICY_DENY.value)
+        if len(events) < 2:
+            reason = Drop.POLICY_DENY if events else Drop.MALFORMED
+            for part in parts:
+                self._end(held, part, reason, now, read)
+            return
+        half = len(events) // 2
+        regions = tuple(part[2:] for part in parts)
+        groups = tuple(group for group in header.groups if group[2] in regions)
+        try:
+            records = [
+                self._new_record(
+                    held,
+                    header,
+                    replace(header, regions=regions, groups=groups, count=len(some)),
+                    encode_body(some),
+                    now,
+                )
+                for some in (events[:half], events[half:])
+            ]
+        except StoreRefusedError as error:
+            self._no_room(held, parts, error.reason, now)
+            return
+        for part in parts:
+            self._done(held, part)
+        for record in reversed(records):
+            for part in record.open:
+                self.lane(part).back(record.lsn)
+        self._changed = True
+
     def _queue(
         self, session: LinkSession, header: BatchHeader, body: bytes, share: Consignment, now: float
     ) -> None:
@@ -256,6 +390,11 @@ class Departure:
 
     def _piece_ended(self, share: Consignment, refused: Refused | None, now: float) -> None:
         if share.ended:
+            return
+        if refused is not None and refused[1] == Refuse.POLICY_DENY:
+            named = tuple(part for part in share.parts if not refused[2] or part[2:] in refused[2])
+            self._told_apart(share, named, now)
+            self._settle(share, tuple(part for part in share.parts if part not in named))
             return
         if refused is not None and not refused[2]:
             self._came_back(share, now, refused[1], share.parts)
@@ -326,6 +465,16 @@ class Departure:
             if not share.ended:
                 self._came_back(share, now, "", share.parts)
         self.ways_changed(now)
+
+    def passage_changed(self, session: LinkSession, now: float) -> None:
+        """The rules of a link are others than before: what waits for it is read and judged again."""
+        waiting = session.custody.waiting
+        shares = {id(item.share): item.share for item in waiting if item.share is not None}
+        waiting.clear()
+        for share in reversed(shares.values()):
+            if not share.ended:
+                self._came_back(share, now, "", share.parts)
+        self.release(now)
 
     def expired(self, share: Consignment, now: float) -> None:
         """A share's time ran out in the link's queue: its parts wait again, and are dead-lettered as their time is over."""
