@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias, assert_never
 
@@ -23,6 +24,8 @@ import trio
 
 import mesh
 from federation.bridge import BridgePlan, keep_bridges
+from federation.core.policy.boundary import Boundary
+from federation.core.policy.sealing import NONCE_BYTES
 from federation.core.routes import RouteSettings
 from mesh.admin.port import AdminPort
 from mesh.backends import Backend, read_password
@@ -46,6 +49,7 @@ from mesh.node.event_log import EventLog
 from mesh.node.inspect import JournalReading
 from mesh.node.runner import Node
 from mesh.node.settings import NodeSettings
+from mesh.policies import Policy, changed, read_policy, stamp_of
 from mesh.protocols.serve import EventsPort
 from mesh.reload import changes_of
 from mesh.store.epoch import DataFolder, claim, next_epoch, node_id
@@ -58,6 +62,8 @@ from registry.file import FileRegistry
 
 log = structlog.get_logger("app")
 
+POLICY_LOOK_S: Final = 1.0
+"""How often the policy's files are looked at for changes."""
 JOURNAL: Final = "journal"
 """The journal's folder in the data folder."""
 
@@ -196,18 +202,20 @@ async def _main(config: Config, name: str, epoch: int, again: Again | None, jour
         ):
             if address is not None:
                 listeners[what] = await open_listener(f"listen.{what}", str(address))
+        policy = None if config.policy is None else read_policy(config.policy)
         link_address = await _told_address(config, listeners, None)
         events_address = await _told_address(config, listeners, None, "events")
         node = Node(
             settings_of(config, name, epoch, link_address, events_address),
             store=JournalStore(journal),
             rules=TopicRules(config.topics),
+            boundary=_boundary(config, policy),
         )
         _show_settings(node, config)
         node.inspection.journal = lambda: _journal_reading(journal)
         for warning in config.warnings():
             log.warning("insecure", detail=warning)
-        await _serve(config, node, listeners, again, journal)
+        await _serve(config, node, listeners, again, journal, policy)
     finally:
         for listener in listeners.values():
             listener.close()
@@ -300,6 +308,14 @@ async def _told_address(
     return await told_address(listeners[port].address, towards)
 
 
+def _boundary(config: Config, policy: Policy | None) -> Boundary:
+    """What may cross to other regions."""
+    nonce = partial(secrets.token_bytes, NONCE_BYTES)
+    if policy is None:
+        return Boundary(config.limits, nonce=nonce)
+    return Boundary(config.limits, policy.rule_file, policy.keys, nonce)
+
+
 def _event_log(config: Config, node: Node) -> EventLog | None:
     """The node's event log; None where nothing is kept. The engine is imported only where it is used."""
     rules = TopicRules(config.topics)
@@ -319,7 +335,12 @@ def _event_log(config: Config, node: Node) -> EventLog | None:
 
 
 async def _serve(
-    config: Config, node: Node, listeners: dict[str, Listener], again: Again | None, journal: Journal
+    config: Config,
+    node: Node,
+    listeners: dict[str, Listener],
+    again: Again | None,
+    journal: Journal,
+    policy: Policy | None,
 ) -> None:
     nodes, directory = open_registries(config.registry)
     at_directory = await _told_address(config, listeners, config.registry.directory)
@@ -328,7 +349,10 @@ async def _serve(
     )
     async with _closing(discovery), trio.open_nursery() as nursery:
         reloading = Reloading(config, node, discovery, again) if again is not None else None
-        nursery.start_soon(_on_signals, node, reloading, name="signals")
+        rules = None if policy is None or config.policy is None else PolicyWatch(config.policy, policy, node)
+        nursery.start_soon(_on_signals, node, reloading, rules, name="signals")
+        if rules is not None:
+            nursery.start_soon(rules.run, name="policy")
         nursery.start_soon(node.dialler.keep_members, name="member links")
         for seed in config.registry.seeds:
             target = Target(str(seed), Terms(expect_region=node.key.region), where="registry.seeds")
@@ -468,12 +492,45 @@ def _show_settings(node: Node, config: Config) -> None:
     ]
 
 
-async def _on_signals(node: Node, reloading: Reloading | None) -> None:
+class PolicyWatch:
+    """Takes over the policy's file when it changes, and on SIGHUP. A file with a problem changes nothing, and is told once."""
+
+    def __init__(self, path: Path, policy: Policy, node: Node) -> None:
+        self._path = path
+        self._policy = policy
+        self._node = node
+        self._refused: Policy | None = None
+
+    async def run(self) -> None:
+        """Look for changes every POLICY_LOOK_S."""
+        while True:
+            await trio.sleep(POLICY_LOOK_S)
+            if changed(self._refused or self._policy):
+                self.reload()
+
+    def reload(self) -> None:
+        """Read the file again. Never raises for what is written there."""
+        try:
+            policy = read_policy(self._path)
+        except MeshError as error:
+            # The next look compares with the file as it is now.
+            self._refused = self._policy._replace(stamp=stamp_of(self._path, self._policy))
+            log.error("policy not reloaded: the rules before hold", code=error.code, problem=str(error))
+            return
+        self._refused = None
+        self._policy = policy
+        self._node.replace_policy(policy.rule_file, policy.keys)
+        log.info("policy reloaded", file=str(self._path), rules=len(policy.rule_file.rules))
+
+
+async def _on_signals(node: Node, reloading: Reloading | None, rules: PolicyWatch | None = None) -> None:
     """The first SIGTERM or SIGINT drains, the second stops at once; SIGHUP reads the file again, if there is one."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             if number == signal.SIGHUP and reloading is not None:
                 reloading.reload()
+                if rules is not None:
+                    rules.reload()
             elif node.draining:
                 log.warning("stopped at once", signal=signal.Signals(number).name)
                 node.stop_now()

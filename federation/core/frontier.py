@@ -32,6 +32,7 @@ from federation.core.reach import (
     told_key,
 )
 from federation.core.receipts import BRIDGE_KEY
+from mesh.core.deltas import OF_LINK
 from mesh.core.tables import TableSet
 from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits
@@ -89,7 +90,7 @@ class Side:
         self.import_ = import_
         self.export_names = GroupNames()
         self.import_names = GroupNames()
-        self.table = TableSet(Scope.WORLD, f"{owner}>{peer}", epoch, limits, now)
+        self.table = TableSet(Scope.WORLD, f"{owner}{OF_LINK}{peer}", epoch, limits, now)
         self.table.put(BRIDGE_KEY, _encode(1), now)
         self.links: set[int] = set()
         self.quiet_since: float | None = None

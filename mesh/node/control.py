@@ -35,6 +35,7 @@ from federation.core.reach import (
 )
 from federation.core.receipts import BRIDGE_KEY, HOLDS_KEY, Receipts
 from federation.core.routes import RouteMachine
+from mesh.core.deltas import OF_LINK
 from mesh.core.effects import Effect, Notify, Send
 from mesh.core.interest import Destinations, InterestIndex
 from mesh.core.membership import Membership
@@ -633,7 +634,7 @@ class ControlPlane:
                 self.changed = True
         for owner in self.world.owners():
             region, _, bridge = owner.partition("/")
-            of_link = bridge.partition(">")[0]
+            of_link = bridge.partition(OF_LINK)[0]
             near = (
                 of_link in self._live
                 if region == self.region
