@@ -95,8 +95,6 @@ class Side:
         self.links: set[int] = set()
         self.quiet_since: float | None = None
         self.withheld: list[WithheldInterest] = []
-        self.derived: dict[str, Wanted] = {}
-        """What counts here of its word: told key -> entry."""
         self._seen_root = -1
 
     @property
@@ -208,11 +206,7 @@ class Frontier:
         for side in self.sides.values():
             side.withheld = []
             names: dict[GroupName, str] = {}
-            derived: dict[str, Wanted] = {}
-            for wanted in self._said_by(side):
-                for before in self._narrowed(Direction.EXPORT, side, wanted, names):
-                    _add(derived, wanted._replace(key=before, via=(*wanted.via, self._region)))
-            side.derived = derived
+            derived = self._taken_from(side, side.export, names, side.withheld)
             side.export_names.replace(names)
             for wanted in derived.values():
                 _add(counted, wanted)
@@ -230,6 +224,16 @@ class Frontier:
             self._world.delete(key, now)
         self._mine = desired
         return changed
+
+    def _taken_from(
+        self, side: Side, book: Rulebook, names: dict[GroupName, str], withheld: list[WithheldInterest]
+    ) -> dict[str, Wanted]:
+        """What counts here of a peer's word, by these rules. names, withheld: are filled."""
+        derived: dict[str, Wanted] = {}
+        for wanted in self._said_by(side):
+            for before in _narrowed(book, side.peer, wanted, names, withheld):
+                _add(derived, wanted._replace(key=before, via=(*wanted.via, self._region)))
+        return derived
 
     def _count(self, counted: dict[str, Wanted]) -> bool:
         """Keep the index of destinations equal to what counts."""
@@ -263,14 +267,7 @@ class Frontier:
     def _tell(self, side: Side, now: float) -> None:
         names: dict[GroupName, str] = {}
         desired: dict[str, bytes] = {BRIDGE_KEY: _encode(1)}
-        told: dict[str, Wanted] = {}
-        for wanted in self._known():
-            if wanted.region == side.peer.region or side.peer.region in wanted.via:
-                continue
-            for before in self._narrowed(Direction.IMPORT, side, wanted, names):
-                via = wanted.via if self._region in wanted.via else (*wanted.via, self._region)
-                _add(told, wanted._replace(key=before, via=via))
-        for key, one in told.items():
+        for key, one in self._told_to(side, side.import_, names, side.withheld).items():
             if one.region == self._region:
                 desired[one.key] = _encode(one.value)
             else:
@@ -283,6 +280,25 @@ class Frontier:
         for key in current.keys() - desired.keys():
             side.table.delete(key, now)
 
+    def _told_to(
+        self, side: Side, book: Rulebook, names: dict[GroupName, str], withheld: list[WithheldInterest]
+    ) -> dict[str, Wanted]:
+        """What a peer is told, by these rules. names, withheld: are filled."""
+        told: dict[str, Wanted] = {}
+        for wanted in self._known():
+            if wanted.region == side.peer.region or side.peer.region in wanted.via:
+                continue
+            for before in _narrowed(book, side.peer, wanted, names, withheld):
+                via = wanted.via if self._region in wanted.via else (*wanted.via, self._region)
+                _add(told, wanted._replace(key=before, via=via))
+        return told
+
+    def with_rules(self, side: Side, export: Rulebook, import_: Rulebook) -> tuple[set[str], set[str]]:
+        """(what would count here of a peer's word, what it would be told) by other rules, as REGION/KEY. Changes nothing."""
+        taken = self._taken_from(side, export, {}, [])
+        told = self._told_to(side, import_, {}, [])
+        return {key[1:] for key in taken}, {key[1:] for key in told}
+
     def _known(self) -> Iterator[Wanted]:
         """What this node knows of every region's interest: its own region's summary, and what others told."""
         for owner in self._world.owners():
@@ -292,28 +308,32 @@ class Frontier:
             else:
                 yield from entries_of(owner, self._world.items(owner))
 
-    def _narrowed(
-        self, direction: Direction, side: Side, wanted: Wanted, names: dict[GroupName, str]
-    ) -> list[str]:
-        """The keys of one entry on the side where the events come from. A queue group keeps its name, so that it crosses only where one
-        filter can stand for its own."""
-        book = side.export if direction is Direction.EXPORT else side.import_
-        kind = wanted.key[0]
-        group, filter = ("", wanted.key[1:]) if kind == FILTER_KEY else split_group_key(wanted.key)
-        before = book.before(filter, wanted.region)
-        if kind == GROUP_KEY:
-            before = before if len(before) == 1 else ()
-            for narrow in before:
-                names[wanted.region, group, narrow] = filter
-            keys = [group_key(group, narrow) for narrow in before]
-        else:
-            keys = [FILTER_KEY + narrow for narrow in before]
-        if keys != [wanted.key]:
-            why = book.why_not(filter, wanted.region)
-            side.withheld.append(
-                WithheldInterest(direction, wanted.region, wanted.key, str(side.peer), tuple(keys), why)
-            )
-        return keys
+
+def _narrowed(
+    book: Rulebook,
+    peer: NodeKey,
+    wanted: Wanted,
+    names: dict[GroupName, str],
+    withheld: list[WithheldInterest],
+) -> list[str]:
+    """The keys of one entry on the side where the events come from. A queue group keeps its name, so that it crosses only where one filter
+    can stand for its own."""
+    kind = wanted.key[0]
+    group, filter = ("", wanted.key[1:]) if kind == FILTER_KEY else split_group_key(wanted.key)
+    before = book.before(filter, wanted.region)
+    if kind == GROUP_KEY:
+        before = before if len(before) == 1 else ()
+        for narrow in before:
+            names[wanted.region, group, narrow] = filter
+        keys = [group_key(group, narrow) for narrow in before]
+    else:
+        keys = [FILTER_KEY + narrow for narrow in before]
+    if keys != [wanted.key]:
+        why = book.why_not(filter, wanted.region)
+        withheld.append(
+            WithheldInterest(book.direction, wanted.region, wanted.key, str(peer), tuple(keys), why)
+        )
+    return keys
 
 
 def entries_of(owner: str, items: Iterable[tuple[str, bytes]]) -> Iterator[Wanted]:

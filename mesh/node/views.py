@@ -57,6 +57,8 @@ class Views:
                 raise ValueError("dead letters are asked for in pages")
             case What.CONFIG:
                 raise ValueError("the configuration is kept by mesh.app")
+            case What.POLICY | What.POLICY_WITHHELD | What.POLICY_DENIALS:
+                raise ValueError("the policy has views of its own")
             case What.REGISTRY | What.REGISTRY_ENTRIES | What.REGISTRY_DIFF:
                 raise ValueError("registries have views of their own")
 

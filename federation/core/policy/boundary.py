@@ -59,7 +59,8 @@ class Boundary:
         self.audit = Audit(limits.denials)
         self.recent: deque[Seen] = deque(maxlen=RECENT)
         self._nonce = nonce or _no_nonce
-        self._rewriting = Rewriting(keys or {}, self._nonce)
+        self.keys: Mapping[str, bytes] = keys or {}
+        self._rewriting = Rewriting(self.keys, self._nonce)
         self._books: dict[tuple[Direction, str, str], Rulebook] = {}
 
     def replace(self, rule_file: RuleFile, keys: Mapping[str, bytes]) -> None:
@@ -68,6 +69,7 @@ class Boundary:
             raise ValueError("this node was started without a policy file")
         self.rule_file = rule_file
         self.generation += 1
+        self.keys = keys
         self._rewriting = Rewriting(keys, self._nonce)
         self._books.clear()
 
