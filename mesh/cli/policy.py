@@ -83,17 +83,6 @@ def build(parser: Parser) -> None:
     on_nodes(show)
     common(show, watch=True)
     show.set_defaults(run=_show)
-    denials = subparser(
-        commands,
-        "denials",
-        "show the last events that did not cross, and why",
-        ("mesh policy denials", "mesh policy denials --peer dmz/dmz-1", "mesh policy denials -o json"),
-    )
-    denials.add_argument("--peer", metavar="NODE", help="only on links to REGION/NODE")
-    denials.add_argument("--topic", metavar="TOPIC", help="only events of exactly this topic")
-    on_nodes(denials)
-    common(denials, watch=True)
-    denials.set_defaults(run=_denials)
     _build_test(commands)
     preview = subparser(
         commands,
@@ -108,6 +97,17 @@ def build(parser: Parser) -> None:
     preview.add_argument("file", metavar="FILE", help="the policy file")
     common(preview)
     preview.set_defaults(run=_preview)
+    denials = subparser(
+        commands,
+        "denials",
+        "show the last events that did not cross, and why",
+        ("mesh policy denials", "mesh policy denials --peer dmz/dmz-1", "mesh policy denials -o json"),
+    )
+    denials.add_argument("--peer", metavar="NODE", help="only on links to REGION/NODE")
+    denials.add_argument("--topic", metavar="TOPIC", help="only events of exactly this topic")
+    on_nodes(denials)
+    common(denials, watch=True)
+    denials.set_defaults(run=_denials)
 
 
 def _build_test(commands: Any) -> None:
