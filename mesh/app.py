@@ -312,8 +312,8 @@ def _boundary(config: Config, policy: Policy | None) -> Boundary:
     """What may cross to other regions."""
     nonce = partial(secrets.token_bytes, NONCE_BYTES)
     if policy is None:
-        return Boundary(config.limits, nonce=nonce)
-    return Boundary(config.limits, policy.rule_file, policy.keys, nonce)
+        return Boundary(config.node.region, config.limits, nonce=nonce)
+    return Boundary(config.node.region, config.limits, policy.rule_file, policy.keys, nonce)
 
 
 def _event_log(config: Config, node: Node) -> EventLog | None:

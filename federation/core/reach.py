@@ -71,6 +71,11 @@ class Reach:
         """Who told what a region wants: its bridges by name, boundaries elsewhere as the owners of their tables."""
         return self._tables.get(region, {}).keys()
 
+    def beyond(self, region: str) -> bool:
+        """Whether nobody of a region itself is heard here: what it wants was told by boundaries on the way."""
+        tellers = self._tables.get(region, {})
+        return bool(tellers) and all("/" in teller for teller in tellers)
+
     def entries(self, region: str) -> dict[str, int]:
         """What a region wants: key -> value, over the bridges that count. Cost: O(entries)."""
         return {

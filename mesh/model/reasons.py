@@ -115,6 +115,8 @@ class PolicyReason(StrEnum):
     """The mesh's own topics do not cross a boundary with rules."""
     NO_REQUEST = "no_request"
     """A reply without a live request that crossed the other way."""
+    OWN_ORIGIN = "own_origin"
+    """It comes from outside and claims to have been published in this region: nobody outside can speak for it."""
     UNKNOWN_GROUP = "unknown_group"
     """A share of a queue group that was never told across this boundary."""
     NOT_JSON = "not_json"

@@ -137,6 +137,7 @@ class ControlPlane:
         self.receipts = Receipts(
             settings.region, settings.node, self.tables, self.world, lambda region: region in self.routes.fib
         )
+        self.receipts.beyond = self.reach.beyond
         self.is_bridge = False
         """Whether this node exports its region's summary."""
         self._bridged = False

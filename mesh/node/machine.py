@@ -72,7 +72,7 @@ class NodeMachine:
         boundary: Boundary | None = None,
     ) -> None:
         self.settings = settings
-        self.boundary = boundary or Boundary(settings.limits)
+        self.boundary = boundary or Boundary(settings.region, settings.limits)
         self.key = NodeKey(settings.region, settings.node)
         self.identity = Identity(
             settings.region,

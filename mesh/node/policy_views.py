@@ -222,9 +222,11 @@ class PolicyViews:
         """Regions that would be told across a link, or taken from it, and are not now, and the other way round."""
         machine = self._machine
         now_rules = Boundary(
-            machine.settings.limits, machine.boundary.rule_file if machine.boundary.configured else None
+            machine.key.region,
+            machine.settings.limits,
+            machine.boundary.rule_file if machine.boundary.configured else None,
         )
-        then = Boundary(machine.settings.limits, rule_file)
+        then = Boundary(machine.key.region, machine.settings.limits, rule_file)
         regions = sorted({machine.key.region, *machine.control.reach.regions(), *machine.control.routes.fib})
         regions = sorted(
             {*regions, *(view.region for view in machine.control.routes.rib(trio.current_time()))}

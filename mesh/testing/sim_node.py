@@ -163,7 +163,7 @@ class SimNode:
 
     def _boundary(self, dice: random.Random) -> Boundary:
         rules = None if self.policy is None else parse(self.policy, "policy.rules")
-        return Boundary(self.world.limits, rules, self.keys, lambda: dice.randbytes(12))
+        return Boundary(self.key.region, self.world.limits, rules, self.keys, lambda: dice.randbytes(12))
 
     def change_policy(self, text: str) -> None:
         """Other rules hold from now on, as after a reload."""

@@ -42,15 +42,17 @@ class Seen(NamedTuple):
 
 
 class Boundary:
-    """Args: rule_file: None for none. keys: by id. nonce: 12 fresh bytes a call, needed where a rule encrypts."""
+    """Args: region: this node's. rule_file: None for none. keys: by id. nonce: 12 fresh bytes a call, needed where a rule encrypts."""
 
     def __init__(
         self,
+        region: str,
         limits: Limits,
         rule_file: RuleFile | None = None,
         keys: Mapping[str, bytes] | None = None,
         nonce: Callable[[], bytes] | None = None,
     ) -> None:
+        self._region = region
         self.configured = rule_file is not None
         """Whether there is a policy file: it cannot change while the node runs, only what stands in it."""
         self.rule_file = rule_file or _NO_RULE
@@ -96,6 +98,7 @@ class Boundary:
             return None
         gate = Gate(
             side.peer,
+            self._region,
             export=Way(side.export, side.export_names),
             import_=Way(side.import_, side.import_names),
             rewriting=self._rewriting,

@@ -40,7 +40,7 @@ class Way(NamedTuple):
 
 
 class Gate:
-    """Args: peer: at the other end. export, import_: the two directions. rewriting: of the policy. requests: shared by all links.
+    """Args: peer: at the other end. region: this node's. export, import_: the two directions. rewriting: of the policy. requests: shared by all links.
     tell: hears every denial.
 
     Cost: decoding a batch, 0.06 us an event, and its decisions; encoding it again where something was denied or changed.
@@ -49,6 +49,7 @@ class Gate:
     def __init__(
         self,
         peer: NodeKey,
+        region: str,
         *,
         export: Way,
         import_: Way,
@@ -57,6 +58,7 @@ class Gate:
         audit: Audit,
     ) -> None:
         self._peer = str(peer)
+        self._region = region
         self._ways = {Direction.EXPORT: export, Direction.IMPORT: import_}
         self._rewriting = rewriting
         self._requests = requests
@@ -78,6 +80,10 @@ class Gate:
         except BodyError:
             return Judged([], [], malformed=True)
         book = self._ways[direction].book
+        if direction is Direction.IMPORT and header.region == self._region:
+            # A path begins anew where a batch in custody turns round, so that the path alone does not show who published it.
+            forged = [Decision(False, PolicyReason.OWN_ORIGIN)] * len(events)
+            return self._sorted(direction, header, body, events, {header.regions: forged}, now)
         if header.flags & Flag.TO_NODE:
             decisions = [self._mail(direction, header, event, now) for event in events]
             return self._sorted(direction, header, body, events, {header.regions: decisions}, now)
