@@ -49,7 +49,8 @@ from mesh.node.event_log import EventLog
 from mesh.node.inspect import JournalReading
 from mesh.node.runner import Node
 from mesh.node.settings import NodeSettings
-from mesh.policies import Policy, changed, read_policy, stamp_of
+from mesh.policies import Policy, read_policy
+from mesh.policy_watch import PolicyWatch
 from mesh.protocols.serve import EventsPort
 from mesh.reload import changes_of
 from mesh.store.epoch import DataFolder, claim, next_epoch, node_id
@@ -62,8 +63,6 @@ from registry.file import FileRegistry
 
 log = structlog.get_logger("app")
 
-POLICY_LOOK_S: Final = 1.0
-"""How often the policy's files are looked at for changes."""
 JOURNAL: Final = "journal"
 """The journal's folder in the data folder."""
 
@@ -490,37 +489,6 @@ def _show_settings(node: Node, config: Config) -> None:
     node.inspection.config_items = lambda: [
         {"key": s.key, "value": s.value, "origin": s.origin} for s in config.settings
     ]
-
-
-class PolicyWatch:
-    """Takes over the policy's file when it changes, and on SIGHUP. A file with a problem changes nothing, and is told once."""
-
-    def __init__(self, path: Path, policy: Policy, node: Node) -> None:
-        self._path = path
-        self._policy = policy
-        self._node = node
-        self._refused: Policy | None = None
-
-    async def run(self) -> None:
-        """Look for changes every POLICY_LOOK_S."""
-        while True:
-            await trio.sleep(POLICY_LOOK_S)
-            if changed(self._refused or self._policy):
-                self.reload()
-
-    def reload(self) -> None:
-        """Read the file again. Never raises for what is written there."""
-        try:
-            policy = read_policy(self._path)
-        except MeshError as error:
-            # The next look compares with the file as it is now.
-            self._refused = self._policy._replace(stamp=stamp_of(self._path, self._policy))
-            log.error("policy not reloaded: the rules before hold", code=error.code, problem=str(error))
-            return
-        self._refused = None
-        self._policy = policy
-        self._node.replace_policy(policy.rule_file, policy.keys)
-        log.info("policy reloaded", file=str(self._path), rules=len(policy.rule_file.rules))
 
 
 async def _on_signals(node: Node, reloading: Reloading | None, rules: PolicyWatch | None = None) -> None:

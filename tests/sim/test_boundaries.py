@@ -334,3 +334,73 @@ def test_random_rules_let_nothing_cross_that_they_deny(seed: int) -> None:
             line.world.run(0.3)
         got = [one.event.topic for one in line.world.delivered[begun:] if one.node == target.key]
         assert sorted(got) == sorted(expected), (lines, wanted)
+
+
+def test_interest_beyond_a_boundary_outlives_the_restart_of_the_node_that_tells_of_it() -> None:
+    """What is accepted at least once in the region meanwhile is kept for it, and arrives."""
+    line = Line()
+    line.cloud.subscribe(1, 1, "orders/#")
+    line.world.run(6.0)
+    assert line.second.machine.interest.match("orders/x").mask
+    line.inner.crash()
+    line.world.cut(line.inner.key, line.dmz.key)
+    line.world.run(0.5)
+    line.inner.start()
+    line.world.heal()
+    without = []
+    for step in range(200):
+        if step % 40 == 20:
+            line.second.publish_kept(f"orders/{step}", data=EVENT)
+        if not line.second.machine.interest.match("orders/x").mask:
+            without.append(step)
+        line.world.run(0.05)
+    line.world.run(5.0)
+    assert not without
+    assert {e.topic for e in line.got(line.cloud)} == {f"orders/{step}" for step in range(20, 200, 40)}
+
+
+def test_a_share_of_a_group_that_begins_a_fresh_path_is_judged_again() -> None:
+    """A member that goes away hands its share on; the boundary on the new way still has its say."""
+    line = Line(inner="export to dmz allow topic orders/# size <= 200\nexport to dmz deny topic #")
+    line.second.acknowledging(1)
+    line.second.subscribe(1, 1, "orders/#", "workers")
+    line.cloud.acknowledging(1)
+    line.cloud.subscribe(1, 1, "orders/#", "workers")
+    line.world.run(3.0)
+    line.second.crash()
+    line.world.run(0.2)
+    attributes = ("specversion", "1.0", "id", "1", "source", "s", "type", "t")
+    events = [NewEvent("orders/1", "", 0, attributes, b"x" * size) for size in (10, 500)]
+    line.inner.machine.publish_kept(events, line.inner.now)
+    line.inner.machine.flush(line.inner.now)
+    line.inner.after()
+    line.world.run(40.0)
+    assert [len(e.data) for e in line.got(line.cloud)] == [10]
+    assert b"x" * 500 not in line.world.bytes_between("inner", "dmz")
+    assert line.inner.machine.counters.dead_letters == {Drop.POLICY_DENY: 1}
+
+
+def test_what_waits_in_a_link_is_judged_by_the_rules_that_hold_when_they_change() -> None:
+    line = Line()
+    line.cloud.subscribe(1, 1, "orders/#")
+    line.world.run(3.0)
+    link = next(iter(line.inner.machine.links.bridges))
+    session = line.inner.machine.sessions[link]
+    granted, session._may_events = session._may_events, 0
+    line.inner.publish("orders/1", data=EVENT)
+    line.inner.publish_kept("orders/2", data=EVENT)
+    line.world.run(0.3)
+    assert session.queue
+    assert session.custody.waiting
+    line.inner.change_policy(
+        "export to dmz allow topic orders/2 rename orders -> news\nexport to dmz deny topic orders/#"
+    )
+    assert not session.queue
+    session._may_events = granted
+    line.cloud.subscribe(1, 2, "news/#")
+    line.world.run(1.0)
+    line.inner.machine.forwarder.ready.add(link)
+    line.inner.after()
+    line.world.run(15.0)
+    assert [e.topic for e in line.got(line.cloud)] == ["news/2"]
+    assert line.inner.machine.counters.drops[Drop.POLICY_DENY] == 1

@@ -16,16 +16,15 @@ from typing import Final
 from msgspec.structs import replace
 
 from mesh.core.counters import Counters
+from mesh.core.custody.at_boundary import AtBoundary, GiveUp
 from mesh.core.custody.lane import Lane
-from mesh.core.custody.record import NODE, REGION, Head, Held, decode_head, encode_head
-from mesh.core.custody.store import JournalDamaged, Store, StoreRefusedError
+from mesh.core.custody.record import NODE, REGION, Held, decode_head
+from mesh.core.custody.store import JournalDamaged, Store
 from mesh.core.entrusted import Consignment
 from mesh.core.hop import leaving
-from mesh.core.passage import Passage
 from mesh.core.plan import Part, Planner
 from mesh.core.session import LinkSession
 from mesh.model.dice import Dice
-from mesh.model.event import Event
 from mesh.model.limits import Limits
 from mesh.model.reasons import Drop, Hold, Refuse
 from mesh.wire.codec import BodyError, decode_body, encode_body
@@ -50,8 +49,6 @@ _OF_THE_HOP: Final = frozenset(
 _MAYBE_PASSED: Final = frozenset({"", Refuse.TIMEOUT, Refuse.STALLED})
 """Why a batch came back that may have gone on all the same: "" is a link that ended."""
 
-GiveUp = Callable[[BatchHeader, bytes, str, Drop, int, float], None]
-"""(header, body, part, why, tries, held_s): a part of a record that ends as a dead letter. held_s: how long this node had it."""
 EXPIRED_AT_ONCE = 500
 """Events that are dead-lettered in one go when their time is over, about 20 ms; then everything else has its turn."""
 
@@ -94,6 +91,7 @@ class Departure:
         self._tokens_at = 0.0
         self._check_at: float | None = None
         self._changed = False
+        self._boundary = AtBoundary(self, store, give_up)
         self._avoided: dict[int, float] = {}
         """Links whose other end has no room, and until when others are taken first."""
 
@@ -109,10 +107,7 @@ class Departure:
 
     def keep(self, held: Held, header: BatchHeader, body: bytes, now: float) -> None:
         """A record that the store has just taken: send what may leave, let the rest wait."""
-        self.held[held.lsn] = held
-        if held.expires_at is not None:
-            heappush(self._expiring, (held.expires_at, held.lsn))
-            self._arm(held.expires_at)
+        self.add(held)
         free = []
         for part in held.open:
             lane = self.lane(part)
@@ -126,10 +121,7 @@ class Departure:
     def recover(self, held: Held) -> None:
         """A record of an earlier process: in order, before anything is sent. Every part of it may have arrived."""
         held.sent = held.open
-        self.held[held.lsn] = held
-        if held.expires_at is not None:
-            heappush(self._expiring, (held.expires_at, held.lsn))
-            self._arm(held.expires_at)
+        self.add(held)
         for part in held.open:
             self.lane(part).waiting.append(held.lsn)
 
@@ -159,13 +151,13 @@ class Departure:
                 names = tuple(REGION + region for region in way.regions)
                 if onwards is None:
                     for name in names:
-                        self._end(held, name, Drop.HOP_LIMIT, now, (header, body))
+                        self.end(held, name, Drop.HOP_LIMIT, now, (header, body))
                     continue
                 passage = self._sessions[way.link].passage
                 if passage is None or onwards.leg is not Leg.BRIDGE:
-                    self._entrust(held, way.link, onwards, body, names, now)
+                    self.entrust(held, way.link, onwards, body, names, now)
                 else:
-                    self._entrust_outward(held, way.link, passage, (header, onwards), body, names, now)
+                    self._boundary.outward(held, way.link, passage, (header, onwards), body, names, now)
                 sent += names
             for region in lost:
                 self._wait(held, REGION + region)
@@ -179,7 +171,7 @@ class Departure:
             local = header
             if header.leg is not Leg.LOCAL or not header.groups:
                 local = replace(header, leg=Leg.LOCAL, regions=(self.region,), groups=())
-            self._entrust(held, link, local, body, (part,), now)
+            self.entrust(held, link, local, body, (part,), now)
             sent.append(part)
         if sent:
             held.tries += 1
@@ -215,7 +207,7 @@ class Departure:
         lane.no_way()
         lane.back(held.lsn)
 
-    def _entrust(
+    def entrust(
         self, held: Held, link: int, header: BatchHeader, body: bytes, parts: tuple[str, ...], now: float
     ) -> None:
         for part in parts:
@@ -227,134 +219,6 @@ class Departure:
         self._arm(now + self._limits.custody_timeout_s)
         self._queue(self._sessions[link], replace(header, flags=flags), body, share, now)
         self._ready(link)
-
-    # -- boundaries --------------------------------------------------------------------------------------------------
-
-    def _entrust_outward(
-        self,
-        held: Held,
-        link: int,
-        passage: Passage,
-        headers: tuple[BatchHeader, BatchHeader],
-        body: bytes,
-        parts: tuple[str, ...],
-        now: float,
-    ) -> None:
-        """A link with rules: what may cross is sent as it crosses. Where something may not, the record ends: what may cross has a record of
-        its own from here on, and each of the others is a dead letter, so that nothing denied is ever tried again.
-
-        Args: headers: of the record, and as it would leave.
-        """
-        record_header, onwards = headers
-        judged = passage.outward(onwards, body, now)
-        if not judged.denied and len(judged.pieces) == 1:
-            [piece] = judged.pieces
-            self._entrust(held, link, piece.header, piece.body, parts, now)
-            return
-        if judged.malformed:
-            for part in parts:
-                self._end(held, part, Drop.MALFORMED, now, (record_header, body))
-            return
-        try:
-            records = [
-                (piece, self._new_record(held, record_header, piece.plain_header, piece.plain_body, now))
-                for piece in judged.pieces
-            ]
-        except StoreRefusedError as error:
-            self._no_room(held, parts, error.reason, now)
-            return
-        for one in judged.denied:
-            part = ",".join(REGION + region for region in one.regions)
-            self._bury_denied(held, record_header, one.event, part, now)
-        for part in parts:
-            self._done(held, part)
-        for piece, record in records:
-            self._entrust(record, link, piece.header, piece.body, record.open, now)
-
-    def _new_record(
-        self, held: Held, header: BatchHeader, plain: BatchHeader, body: bytes, now: float
-    ) -> Held:
-        """A record of part of another one's events, for part of its regions. Raises: StoreRefusedError."""
-        parts = tuple(REGION + region for region in plain.regions)
-        head = Head(replace(header, regions=plain.regions, groups=plain.groups, count=plain.count))
-        lsn = self.store.append(parts, encode_head(head), body)
-        record = Held(
-            lsn,
-            len(body),
-            plain.count,
-            parts,
-            held.expires_at,
-            "",
-            since=held.since,
-            ends_as=held.ends_as,
-        )
-        record.sent = tuple(part for part in parts if part in held.sent)
-        record.tries = held.tries
-        self.held[lsn] = record
-        if record.expires_at is not None:
-            heappush(self._expiring, (record.expires_at, lsn))
-            self._arm(record.expires_at)
-        return record
-
-    def _bury_denied(self, held: Held, header: BatchHeader, event: Event, part: str, now: float) -> None:
-        alone = replace(header, count=1)
-        self._give_up(alone, encode_body([event]), part, Drop.POLICY_DENY, held.tries + 1, now - held.since)
-
-    def _no_room(self, held: Held, parts: Iterable[str], why: Refuse, now: float) -> None:
-        """The store is full: what cannot be told apart now waits, first of its lanes."""
-        for part in parts:
-            lane = self.lane(part)
-            lane.refused(now, self._dice.random(), why)
-            lane.back(held.lsn)
-        self._changed = True
-
-    def _told_apart(self, share: Consignment, parts: tuple[str, ...], now: float) -> None:
-        """The other end takes these parts of a record for nothing that it denies: halves of it are tried, down to single events, and the
-        ones that are refused alone are dead letters."""
-        share.ended = True
-        held = self.held.get(share.lsn)
-        for part in share.parts:
-            self.lanes[part].ended(share.size, share.count)
-        if held is None:
-            return
-        parts = tuple(part for part in parts if part in held.open)
-        read = self._read(held) if parts else None
-        if read is None:
-            return
-        header, body = read
-        try:
-            events = decode_body(body, header.count)
-        except BodyError:
-            events = []
-        self._counters.refuse(Refuse.POLICY_DENY.value)
-        if len(events) < 2:
-            reason = Drop.POLICY_DENY if events else Drop.MALFORMED
-            for part in parts:
-                self._end(held, part, reason, now, read)
-            return
-        half = len(events) // 2
-        regions = tuple(part[2:] for part in parts)
-        groups = tuple(group for group in header.groups if group[2] in regions)
-        try:
-            records = [
-                self._new_record(
-                    held,
-                    header,
-                    replace(header, regions=regions, groups=groups, count=len(some)),
-                    encode_body(some),
-                    now,
-                )
-                for some in (events[:half], events[half:])
-            ]
-        except StoreRefusedError as error:
-            self._no_room(held, parts, error.reason, now)
-            return
-        for part in parts:
-            self._done(held, part)
-        for record in reversed(records):
-            for part in record.open:
-                self.lane(part).back(record.lsn)
-        self._changed = True
 
     def _queue(
         self, session: LinkSession, header: BatchHeader, body: bytes, share: Consignment, now: float
@@ -379,6 +243,21 @@ class Departure:
         half = len(events) // 2
         for some in (events[:half], events[half:]):
             self._queue(session, replace(header, count=len(some)), encode_body(some), share, now)
+
+    def add(self, held: Held) -> None:
+        """A record that the store has just taken in place of part of another one."""
+        self.held[held.lsn] = held
+        if held.expires_at is not None:
+            heappush(self._expiring, (held.expires_at, held.lsn))
+            self._arm(held.expires_at)
+
+    def no_room(self, held: Held, parts: Iterable[str], why: Refuse, now: float) -> None:
+        """The store is full: parts of a record that cannot be told apart now wait, first of their lanes."""
+        for part in parts:
+            lane = self.lane(part)
+            lane.refused(now, self._dice.random(), why)
+            lane.back(held.lsn)
+        self._changed = True
 
     # -- what came of it ---------------------------------------------------------------------------------------------
 
@@ -432,6 +311,17 @@ class Departure:
     def _forget(self, held: Held) -> None:
         if self.held.pop(held.lsn, None) is not None:
             self._freed(held.rule, held.lsn, held.size)
+
+    def _told_apart(self, share: Consignment, parts: tuple[str, ...], now: float) -> None:
+        """The other end denies something in these parts of a share: see `AtBoundary.refused`."""
+        share.ended = True
+        held = self.held.get(share.lsn)
+        for part in share.parts:
+            self.lanes[part].ended(share.size, share.count)
+        self._counters.refuse(Refuse.POLICY_DENY.value)
+        if held is not None:
+            self._boundary.refused(held, tuple(part for part in parts if part in held.open), now)
+            self._changed = True
 
     def _came_back(self, share: Consignment, now: float, why: str, parts: Sequence[str]) -> None:
         """A share was not taken (why is a Refuse) or its link ended (why is ""): its parts wait again, first of their lanes."""
@@ -525,7 +415,7 @@ class Departure:
             return 0
         if held.expires_at is not None and held.expires_at <= now:
             lane.waiting.popleft()
-            self._end(held, lane.part, held.ends_as, now)
+            self.end(held, lane.part, held.ends_as, now)
             return held.count
         parts = []
         for part in held.open:
@@ -533,13 +423,13 @@ class Departure:
             if other.waiting and other.waiting[0] == lsn and other.may_send(now):
                 other.waiting.popleft()
                 parts.append(part)
-        read = self._read(held)
+        read = self.read(held)
         if read is not None:
             self._tokens -= held.size
             self._send(held, parts, *read, now, waited=True)
         return 0
 
-    def _read(self, held: Held) -> tuple[BatchHeader, bytes] | None:
+    def read(self, held: Held) -> tuple[BatchHeader, bytes] | None:
         """A record from the store; None when its disk lost it (counted; the record ends)."""
         try:
             head, body = self.store.read(held.lsn)
@@ -552,7 +442,7 @@ class Departure:
             self._forget(held)
             return None
 
-    def _end(
+    def end(
         self,
         held: Held,
         part: str,
@@ -561,15 +451,15 @@ class Departure:
         read: tuple[BatchHeader, bytes] | None = None,
     ) -> None:
         """A part of a record ends here, as a dead letter. It must be in no lane and in no share."""
-        read = read or self._read(held)
+        read = read or self.read(held)
         if read is None:
             return
         if why is Drop.EXPIRED and not read[0].remaining_ms:
             why = Drop.SPOOL_AGE  # it had no deadline of its own
         self._give_up(*read, part, why, held.tries, now - held.since)
-        self._done(held, part)
+        self.done(held, part)
 
-    def _done(self, held: Held, part: str) -> None:
+    def done(self, held: Held, part: str) -> None:
         self.store.settle(held.lsn, part)
         held.open = tuple(other for other in held.open if other != part)
         if not held.open:
@@ -586,10 +476,10 @@ class Departure:
                 continue
             lane.waiting.remove(lsn)
             if dead_letter:
-                self._end(held, part, why, now)
+                self.end(held, part, why, now)
             else:
                 self._counters.drop(why, held.count)
-                self._done(held, part)
+                self.done(held, part)
 
     def take_back(
         self, lsn: int, part: str, then: Callable[[BatchHeader, bytes, float], bool], now: float
@@ -599,10 +489,10 @@ class Departure:
         lane = self.lanes[part]
         if held is None or lsn not in lane.waiting:
             return
-        read = self._read(held)
+        read = self.read(held)
         if read is not None and then(*read, now):
             lane.waiting.remove(lsn)
-            self._done(held, part)
+            self.done(held, part)
 
     def _end_expired(self, now: float) -> None:
         """Dead-letter what waits past its deadline, some of it at once. What is under way is judged when it comes back."""
@@ -622,7 +512,7 @@ class Departure:
         for held in records:
             for part in held.open:
                 if held.lsn in waited[part]:
-                    self._end(held, part, held.ends_as, now)
+                    self.end(held, part, held.ends_as, now)
             if held.open and held.lsn in self.held:
                 heappush(self._expiring, (now + 1.0, held.lsn))
 
