@@ -6,13 +6,15 @@ what it takes over from the link it writes into its own WORLD table, region by r
 Decides what those two say. Never sends, and never decides about an event.
 Invariants (P7): a filter is told across only as far as `Rulebook.before` says; what this node told is taken over from nobody
 (`via` names the regions that passed it on, each once), so that interest that went is not kept alive by its own echo.
-Bounds: each side's tables have the limits of WORLD tables; an entry crosses at most PATH_MAX boundaries.
+Bounds: TOLD_MAX entries a side and `limits.regions` regions, whatever a peer tells; what finds no room in a table is counted in
+`refused`. An entry crosses at most PATH_MAX boundaries.
 Source: design page "Routing", Interest (with policies) and Boundary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
@@ -40,6 +42,10 @@ from mesh.model.topic import check_filter, check_group
 from mesh.wire.frames import Scope
 
 COALESCE_S: Final = 0.02
+ENTRY_S: Final = 50e-6
+"""What each entry adds to the pause between two of them, so that working out takes a tenth of the time at most."""
+TOLD_MAX: Final = 20_000
+"""Entries that one peer may tell across a link with rules; more are refused by its table (`owner_entries`, `total_entries`)."""
 PATH_MAX: Final = 32
 _encode = msgspec.msgpack.encode
 _count = msgspec.msgpack.Decoder(Annotated[int, msgspec.Meta(ge=0, le=MEMBERS_MAX)])
@@ -90,7 +96,8 @@ class Side:
         self.import_ = import_
         self.export_names = GroupNames()
         self.import_names = GroupNames()
-        self.table = TableSet(Scope.WORLD, f"{owner}{OF_LINK}{peer}", epoch, limits, now)
+        bounded = replace(limits, remote_filters=min(limits.remote_filters, TOLD_MAX))
+        self.table = TableSet(Scope.WORLD, f"{owner}{OF_LINK}{peer}", epoch, bounded, now)
         self.table.put(BRIDGE_KEY, _encode(1), now)
         self.links: set[int] = set()
         self.quiet_since: float | None = None
@@ -136,6 +143,9 @@ class Frontier:
         self._world_root = -1
         self._due = False
         self._done_at = float("-inf")
+        self._entries = 0
+        self.refused = 0
+        """Entries for which there was no room, here or in what a peer is told, each time that they were worked out."""
 
     # -- links ---------------------------------------------------------------------------------------------------
 
@@ -178,7 +188,11 @@ class Frontier:
 
     def next_deadline(self) -> float | None:
         """When `settle` has something to do that waited."""
-        return self._done_at + COALESCE_S if self._due else None
+        return self._done_at + self._pace_s if self._due else None
+
+    @property
+    def _pace_s(self) -> float:
+        return COALESCE_S + self._entries * ENTRY_S
 
     def settle(self, now: float, *, at_once: bool = False) -> bool:
         """Bring both words in step with the tables, if one of them moved. Returns: what counts here changed."""
@@ -187,10 +201,11 @@ class Frontier:
         moved = [side for side in self.sides.values() if side.moved]
         if moved or self._world.root() != self._world_root:
             self._due = True
-        if not self._due or (not at_once and now < self._done_at + COALESCE_S):
+        if not self._due or (not at_once and now < self._done_at + self._pace_s):
             return False
         self._due = False
         self._done_at = now
+        self._entries = 0
         changed = self._take_over(now)
         for side in self.sides.values():
             self._tell(side, now)
@@ -209,7 +224,10 @@ class Frontier:
             derived = self._taken_from(side, side.export, names, side.withheld)
             side.export_names.replace(names)
             for wanted in derived.values():
-                _add(counted, wanted)
+                if len(counted) < self._limits.remote_filters // 2:
+                    _add(counted, wanted)
+                else:
+                    self.refused += 1
         changed = self._count(counted)
         desired = {key: _encode((one.value, one.via)) for key, one in counted.items()}
         heard = {one.region for one in counted.values()}
@@ -219,7 +237,7 @@ class Frontier:
                     desired.setdefault(told_key(region, key), _encode((value, (self._region,))))
         for key, packed in desired.items():
             if self._mine.get(key) != packed:
-                self._world.put(key, packed, now)
+                self._put(self._world, key, packed, now)
         for key in self._mine.keys() - desired.keys():
             self._world.delete(key, now)
         self._mine = desired
@@ -230,7 +248,14 @@ class Frontier:
     ) -> dict[str, Wanted]:
         """What counts here of a peer's word, by these rules. names, withheld: are filled."""
         derived: dict[str, Wanted] = {}
+        regions: set[str] = set()
         for wanted in self._said_by(side):
+            self._entries += 1
+            is_new = wanted.region not in regions
+            if (is_new and len(regions) >= self._limits.regions) or len(derived) >= TOLD_MAX:
+                self.refused += 1
+                continue
+            regions.add(wanted.region)
             for before in _narrowed(book, side.peer, wanted, names, withheld):
                 _add(derived, wanted._replace(key=before, via=(*wanted.via, self._region)))
         return derived
@@ -276,7 +301,7 @@ class Frontier:
         current = dict(side.table.items(side.table.owner or ""))
         for key, value in desired.items():
             if current.get(key) != value:
-                side.table.put(key, value, now)
+                self._put(side.table, key, value, now)
         for key in current.keys() - desired.keys():
             side.table.delete(key, now)
 
@@ -286,6 +311,7 @@ class Frontier:
         """What a peer is told, by these rules. names, withheld: are filled."""
         told: dict[str, Wanted] = {}
         for wanted in self._known():
+            self._entries += 1
             if wanted.region == side.peer.region or side.peer.region in wanted.via:
                 continue
             for before in _narrowed(book, side.peer, wanted, names, withheld):
@@ -298,6 +324,13 @@ class Frontier:
         taken = self._taken_from(side, export, {}, [])
         told = self._told_to(side, import_, {}, [])
         return {key[1:] for key in taken}, {key[1:] for key in told}
+
+    def _put(self, table: TableSet, key: str, value: bytes, now: float) -> None:
+        """A table may be full, or a key too long with its region's name: then it is told less than it might be, never more."""
+        try:
+            table.put(key, value, now)
+        except ValueError:
+            self.refused += 1
 
     def _known(self) -> Iterator[Wanted]:
         """What this node knows of every region's interest: its own region's summary, and what others told."""

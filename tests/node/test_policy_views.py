@@ -14,7 +14,6 @@ from federation.core.policy.rule_file import parse
 from mesh.admin.api import Api
 from mesh.core.opening import Terms
 from mesh.model.event import NewEvent
-from mesh.model.limits import Limits
 from mesh.net.http_request import Request
 from mesh.node.inspect import What
 from mesh.node.runner import Node
@@ -25,15 +24,13 @@ import from us allow topic tickets/#
 """
 
 
-async def pair(mesh: MemoryMesh, *, event: bool = True) -> tuple[Node, Node]:
+async def pair(mesh: MemoryMesh) -> tuple[Node, Node]:
     """A node with rules, and one of the region beyond with a subscriber of everything."""
     node, far = mesh.node("eu", "n1"), mesh.node("us", "u1")
-    node.machine.boundary.__init__("eu", Limits(), parse(RULES, "p.rules"))  # type: ignore[misc]
+    for one, rules in ((node, RULES), (far, "export to * allow topic #\nimport from * allow topic #")):
+        one.machine.boundary.configured = True
+        one.machine.boundary.replace(parse(rules, "p.rules"), {})
     mesh.link(node, far, Terms("us", "dmz"))
-    far.machine.boundary.configured = True
-    far.machine.boundary.rule_file = parse(
-        "export to * allow topic #\nimport from * allow topic #", "far.rules"
-    )
     far.machine.subscribe(1, 1, "#", "", trio.current_time())
     node.machine.subscribe(1, 1, "secret/#", "", trio.current_time())
     node.machine.subscribe(1, 2, "tickets/#", "", trio.current_time())

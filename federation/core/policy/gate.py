@@ -9,7 +9,9 @@ Source: design pages "Routing" (Boundary) and "Wire and speed" (rule 2).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -29,6 +31,10 @@ from mesh.wire.codec import BodyError, decode_body, encode_body
 from mesh.wire.frames import BatchHeader, Flag
 
 _RECEIPTS = Flag.RECEIPT | Flag.RECEIPT_DELIVERED
+SAMPLED = 16
+"""Events of a batch that are remembered for previews."""
+_topic = attrgetter("topic")
+_extra = attrgetter("extra")
 _BY_DEFAULT = Decision(False, PolicyReason.NO_REQUEST)
 
 
@@ -88,14 +94,41 @@ class Gate:
             decisions = [self._mail(direction, header, event, now) for event in events]
             return self._sorted(direction, header, body, events, {header.regions: decisions}, now)
         if self.recent is not None:
-            for event in events:
+            for event in events[:SAMPLED]:
                 self.recent(direction, header.region, event)
+        if (
+            not header.groups
+            and not header.flags & _RECEIPTS
+            and self._crosses_whole(book, direction, events, now)
+        ):
+            return Judged([Piece(header, body, header, body)], [])
         regions = header.regions
         sets = [(region,) for region in regions] if book.scoped and len(regions) > 1 else [regions]
         judged = {
             some: [book.decide(event, header.region, some[0], now) for event in events] for some in sets
         }
         return self._sorted(direction, header, body, events, judged, now)
+
+    def _crosses_whole(
+        self, book: Rulebook, direction: Direction, events: Sequence[Event], now: float
+    ) -> bool:
+        """Whether all of a batch crosses unchanged by its topics alone: the common case, a tenth of the cost of one by one."""
+        topics = Counter(map(_topic, events))
+        decisions: list[tuple[Decision, int]] = []
+        for topic, count in topics.items():
+            decision = book.whole(topic)
+            if (
+                decision is None
+                or not decision.allowed
+                or (decision.rule is not None and decision.rule.changes)
+            ):
+                return False
+            decisions.append((decision, count))
+        for decision, count in decisions:
+            book.count(decision, count)
+        if any(map(_extra, events)):
+            self._note_requests(direction, events, now)
+        return True
 
     def _mail(self, direction: Direction, header: BatchHeader, event: Event, now: float) -> Decision:
         """A reply, or the news that nobody was found: only against a live request that crossed the other way."""

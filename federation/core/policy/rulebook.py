@@ -23,6 +23,13 @@ KNOWN: Final = 16_384
 """Topics and filters whose rules are remembered; past it all are forgotten and found again."""
 
 
+_UNKNOWN: Final = Decision(False, PolicyReason.UNREADABLE)
+
+
+FILTERS_KNOWN: Final = 65_536
+"""The same of filters: they are all asked again after each change, so that more than one peer's are kept."""
+
+
 class Hits(NamedTuple):
     """What one rule did on one link since the node started, or since the file was read: events."""
 
@@ -105,6 +112,7 @@ class Rulebook:
         self._default_counts = [0, 0]
         self._buckets: dict[int, tuple[float, float]] = {}
         self._candidates: dict[str, tuple[Rule, ...]] = {}
+        self._whole: dict[str, Decision | None] = {}
         self._before: dict[tuple[str, str], tuple[str, ...]] = {}
 
     @property
@@ -140,6 +148,22 @@ class Rulebook:
                 continue
             return Decision(rule.allow, PolicyReason.RULE, rule)
         return self._default(topic)
+
+    def whole(self, topic: str) -> Decision | None:
+        """What becomes of every event of a topic, whatever else it is; None where that matters. Cost: 0.1 us for a topic asked lately."""
+        found = self._whole.get(topic, _UNKNOWN)
+        if found is _UNKNOWN:
+            if len(self._whole) >= KNOWN:
+                self._whole.clear()
+            found = None
+            if not is_reserved(topic):
+                first = next((rule for rule in self.rules if matches(rule.topic, topic)), None)
+                if first is None:
+                    found = self._default(topic)
+                elif first.by_topic_alone:
+                    found = Decision(first.allow, PolicyReason.RULE, first)
+            self._whole[topic] = found
+        return found
 
     def _default(self, topic: str) -> Decision:
         if not self.open:
@@ -184,7 +208,7 @@ class Rulebook:
         """
         found = self._before.get((filter, destination))
         if found is None:
-            if len(self._before) >= KNOWN:
+            if len(self._before) >= FILTERS_KNOWN:
                 self._before.clear()
             found = self._before[filter, destination] = tuple(self._find_before(filter, destination))
         return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
-from federation.core.frontier import Frontier, Side, read_entry
+from federation.core.frontier import TOLD_MAX, Frontier, Side, read_entry
 from federation.core.policy.rule_file import parse
 from federation.core.policy.rulebook import Rulebook
 from federation.core.policy.rules import Direction
@@ -13,7 +14,7 @@ from mesh.core.interest import Destinations, InterestIndex
 from mesh.core.tables import TableSet
 from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits
-from mesh.wire.frames import Scope
+from mesh.wire.frames import Delta, Scope
 
 ONE = msgspec.msgpack.encode(0)
 
@@ -57,7 +58,7 @@ def exchange(ends: list[End], links: list[tuple[int, int]], rounds: int = 8) -> 
             far = ends[other].frontier.sides[NodeKey(ends[one].region, "1")].table
             for source, sink in ((near, far), (far, near)):
                 for delta in source.compare(sink.digest(True)):
-                    if hasattr(delta, "owner"):
+                    if isinstance(delta, Delta):
                         sink.receive(delta, float(at))
 
 
@@ -145,3 +146,22 @@ def test_what_cannot_be_read_is_passed_over() -> None:
     assert [read_entry("r", key, value) for key, value in garbage] == [None] * len(garbage)
     found = read_entry("r", "nx/fa", msgspec.msgpack.encode((1, ("y",))))
     assert found == ("x", "fa", 1, ("y",))
+
+
+def test_a_peer_that_tells_too_much_is_refused_the_surplus_and_nothing_breaks() -> None:
+    a, b = End("a"), End("b")
+    links = line(a, b)
+    side, other = a.frontier.sides[NodeKey("b", "1")], b.frontier.sides[NodeKey("a", "1")]
+    for n in range(1_200):
+        other.table.put(f"nr{n}/fx", msgspec.msgpack.encode((0, ("b",))), 0.0)
+    for delta in other.table.compare(side.table.digest(True)):
+        if isinstance(delta, Delta):
+            side.table.receive(delta, 0.0)
+    a.frontier.settle(1.0, at_once=True)
+    assert len([region for region in a.reach.regions() if region.startswith("r")]) <= Limits().regions
+    assert a.frontier.refused >= 1_200 - Limits().regions
+    assert links
+    for n in range(TOLD_MAX - 1_201):
+        other.table.put(f"f{n}", ONE, 0.0)
+    with pytest.raises(ValueError, match="remote_filters"):
+        other.table.put("fone too many", ONE, 0.0)

@@ -166,3 +166,15 @@ def test_hits_are_counted_by_rule() -> None:
         rules.count(rules.decide(event(topic), "o", "r", 0.0))
     assert [(hit.allowed, hit.denied) for hit in rules.hits()] == [(2, 0), (0, 1)]
     assert rules.by_default == (0, 1)
+
+
+@given(st.lists(rule_lines, max_size=6), st.booleans())
+def test_what_is_said_of_a_whole_topic_is_said_of_each_of_its_events(lines: list[str], open: bool) -> None:
+    try:
+        rules = book("\n".join(lines), open=open)
+    except RuleError:
+        return
+    for topic in TOPICS:
+        whole = rules.whole(topic)
+        for data, origin, destination in ((b"", "o", "r"), (b"1" * 11, "q", "s")):
+            assert whole in (None, rules.decide(event(topic, data), origin, destination, 0.0))
