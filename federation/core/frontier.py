@@ -256,8 +256,11 @@ class Frontier:
                 self.refused += 1
                 continue
             regions.add(wanted.region)
+            far = side.peer.region
+            # A peer without rules passes tables on as they are: that they came through its region is known here all the same.
+            via = wanted.via if far in (wanted.region, *wanted.via) else (*wanted.via, far)
             for before in _narrowed(book, side.peer, wanted, names, withheld):
-                _add(derived, wanted._replace(key=before, via=(*wanted.via, self._region)))
+                _add(derived, wanted._replace(key=before, via=(*via, self._region)))
         return derived
 
     def _count(self, counted: dict[str, Wanted]) -> bool:

@@ -137,6 +137,19 @@ def test_what_other_rules_would_change_is_told_without_changing_it() -> None:
     assert a.told("b") == ["fo/#"]
 
 
+def test_what_came_through_a_region_is_not_told_to_it_again() -> None:
+    """Also where that region has no rules, and passed on a table that names nobody on its way."""
+    a = End("a")
+    side = a.meet("b")
+    far = TableSet(Scope.WORLD, "c/1", 1, Limits(), 0.0)
+    far.put("fx", ONE, 0.0)
+    for delta in far.news():
+        side.table.receive(delta, 0.0)
+    a.frontier.settle(0.0, at_once=True)
+    assert a.told("c") == ["fx"]
+    assert [key for key, _ in side.table.items("a/1>b/1")] == ["b"], "nothing but that it is a bridge"
+
+
 def test_what_cannot_be_read_is_passed_over() -> None:
     garbage = [
         ("f#", b"\xc1"), ("fa/#/b", ONE), ("g", ONE), ("n", ONE), ("nx", ONE), ("nx/", ONE), ("nx/f#", ONE), ("zz", ONE),
