@@ -29,7 +29,7 @@ from mesh.wire.frames import BatchHeader, Data, Delta, Flag, Leg, Scope
 EVENT = b'{"specversion":"1.0","id":"1","source":"urn:s","type":"t"}'
 FILTERS = ("#", "a/#", "b/#", "+/a", "x/+", "b/x", "a/+", "+/+", "x/#")
 TOPICS = [f"{one}/{other}" for one in "abx" for other in "abx"]
-SEEDS = int(os.environ.get("MESH_BOUNDARY_SEEDS", "10"))
+SEEDS = int(os.environ.get("MESH_BOUNDARY_SEEDS", "6"))
 
 
 class Watched(World):
