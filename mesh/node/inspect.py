@@ -121,6 +121,16 @@ class JournalReading(NamedTuple):
     committed_bytes: int
 
 
+class PolicyReading(NamedTuple):
+    """What a boundary denied, and what it could not keep. denied: events, times destinations. denials_lost: of them, untold to any audit.
+    requests_forgotten: whose replies are denied. interest_refused: entries without room, each time that they were worked out."""
+
+    denied: int = 0
+    denials_lost: int = 0
+    requests_forgotten: int = 0
+    interest_refused: int = 0
+
+
 class CustodyReading(NamedTuple):
     """At-least-once delivery at one moment. records: that lead on from here. waiting: records by destination. refused: batches that
     came back, by Refuse value. died: dead letters made, by Drop value. letters, letter_bytes: dead letters kept. under_way_bytes: by
@@ -164,6 +174,7 @@ class Counters:
     batches_in: int = 0
     batches_out: int = 0
     watch_lost: int = 0
+    policy: PolicyReading = field(default_factory=PolicyReading)
     registries: Mapping[str, RegistryCounters] = field(default_factory=dict)
     custody: CustodyReading = field(default_factory=CustodyReading)
 

@@ -14,7 +14,7 @@ import trio
 from mesh.core.session import LinkSession
 from mesh.model.reasons import RouteReason
 from mesh.node.custody_views import CustodyViews, under_way_of
-from mesh.node.inspect import Counters, Item, What
+from mesh.node.inspect import Counters, Item, PolicyReading, What
 from mesh.wire.frames import PROTOCOL, LinkKind
 
 if TYPE_CHECKING:
@@ -313,5 +313,11 @@ class Views:
             batches_in=batches_in,
             batches_out=batches_out,
             watch_lost=watch_lost,
+            policy=PolicyReading(
+                machine.boundary.audit.total,
+                machine.boundary.audit.lost,
+                machine.boundary.requests.forgotten,
+                machine.control.frontier.refused,
+            ),
             custody=self._custody.reading(),
         )
