@@ -21,6 +21,7 @@ from federation.core.policy.passages import GroupNames, Requests
 from federation.core.policy.rewriting import CannotCross, Rewriting
 from federation.core.policy.rulebook import Rulebook
 from federation.core.policy.rules import Decision, Denial, Direction
+from mesh.core.custody.order import BEFORE
 from mesh.core.hop import mesh_id_of
 from mesh.core.inboxes import INBOX, NOTICE
 from mesh.core.passage import Denied, Judged, Piece
@@ -113,6 +114,8 @@ class Gate:
         self, book: Rulebook, direction: Direction, events: Sequence[Event], now: float
     ) -> bool:
         """Whether all of a batch crosses unchanged by its topics alone: the common case, a tenth of the cost of one by one."""
+        if any(extra is not None and len(extra) > BEFORE for extra in map(_extra, events)):
+            return False  # ordered: what they say of other regions stays here
         topics = Counter(map(_topic, events))
         decisions: list[tuple[Decision, int]] = []
         for topic, count in topics.items():
@@ -132,6 +135,8 @@ class Gate:
 
     def _mail(self, direction: Direction, header: BatchHeader, event: Event, now: float) -> Decision:
         """A reply, or the news that nobody was found: only against a live request that crossed the other way."""
+        if len(header.regions) != 1:
+            return _BY_DEFAULT
         for prefix in (INBOX, NOTICE):
             if event.topic.startswith(prefix):
                 reply_to = f"{header.regions[0]}/{header.to_node}/{event.topic[len(prefix) :]}"
@@ -169,7 +174,7 @@ class Gate:
                 count(decision)
                 if decision.allowed:
                     plain.append(event)
-                    crossing.append(changed)
+                    crossing.append(_for_regions(changed, regions))
                     continue
                 self._deny(direction, header, event, regions, decision, now)
                 found.denied.append(Denied(event, regions))
@@ -247,3 +252,16 @@ class Gate:
                 decision.where,
             )
         )
+
+
+def _for_regions(event: Event, regions: tuple[str, ...]) -> Event:
+    """An event of an ordered topic says what came before it in each of its regions: those that it does not go to are nobody's business."""
+    extra = event.extra
+    if extra is None or len(extra) <= BEFORE:
+        return event
+    said = " ".join(word for word in extra[BEFORE].split(" ") if word.partition("=")[0] in regions)
+    return (
+        event
+        if said == extra[BEFORE]
+        else event._replace(extra=(*extra[:BEFORE], said, *extra[BEFORE + 1 :]))
+    )

@@ -168,3 +168,23 @@ def test_the_audit_keeps_the_newest_and_counts_what_it_lost() -> None:
     assert [one.mesh_id for one in desk.audit.newest(1)] == ["in/i1/7/119"]
     assert desk.audit.take()[0].mesh_id == "in/i1/7/20"
     assert not desk.audit.take()
+
+
+def test_an_ordered_event_says_nothing_of_regions_that_it_does_not_go_to() -> None:
+    desk = Desk("export to p allow topic a destination q\nexport to p allow topic a destination p")
+    ordered = event("a", extra=("", "", "p=4@10 hr=3@10 q=2@5"))
+    judged = desk.gate.outward(replace(HEADER, count=1), encode_body([ordered]), 0.0)
+    said = {piece.header.regions: decode_body(piece.body, 1)[0].extra for piece in judged.pieces}
+    assert said == {("p",): ("", "", "p=4@10"), ("q",): ("", "", "q=2@5")}
+    open_desk = Desk("export to p allow topic a")
+    [piece] = open_desk.gate.outward(replace(HEADER, count=1), encode_body([ordered]), 0.0).pieces
+    assert decode_body(piece.body, 1)[0].extra == ("", "", "p=4@10 q=2@5")
+    assert decode_body(piece.plain_body, 1) == [ordered]
+
+
+def test_mail_for_more_than_one_region_is_none() -> None:
+    desk = Desk("export to p allow topic rpc")
+    desk.requests.crossed(Direction.EXPORT, "in/i1/x1", 0.0)
+    header, body = mail(INBOX + "x1")
+    assert not desk.gate.inward(replace(header, regions=("in", "q")), body, 1.0).pieces
+    assert desk.gate.inward(header, body, 1.0).pieces
