@@ -270,7 +270,8 @@ class Departure:
     def _piece_ended(self, share: Consignment, refused: Refused | None, now: float) -> None:
         if share.ended:
             return
-        if refused is not None and refused[1] == Refuse.POLICY_DENY:
+        by_region = all(part.startswith(REGION) for part in share.parts)  # nobody has rules inside a region
+        if refused is not None and refused[1] == Refuse.POLICY_DENY and by_region:
             named = tuple(part for part in share.parts if not refused[2] or part[2:] in refused[2])
             self._told_apart(share, named, now)
             self._settle(share, tuple(part for part in share.parts if part not in named))
