@@ -24,6 +24,8 @@ import trio
 
 import mesh
 from federation.bridge import BridgePlan, keep_bridges
+from federation.core.policy.boundary import Boundary
+from federation.core.policy.sealing import NONCE_BYTES
 from federation.core.routes import RouteSettings
 from mesh.admin.port import AdminPort
 from mesh.backends import Backend, read_password
@@ -49,6 +51,8 @@ from mesh.node.event_log import EventLog
 from mesh.node.inspect import JournalReading
 from mesh.node.runner import Node
 from mesh.node.settings import NodeSettings
+from mesh.policies import Policy, read_policy
+from mesh.policy_watch import PolicyWatch
 from mesh.protocols.serve import EventsPort
 from mesh.reload import changes_of
 from mesh.secured import Secured
@@ -204,6 +208,7 @@ async def _main(
         ):
             if address is not None:
                 listeners[what] = await open_listener(f"listen.{what}", str(address))
+        policy = None if config.policy is None else read_policy(config.policy)
         link_address = await _told_address(config, listeners, None)
         events_address = await _told_address(config, listeners, None, "events")
         node = Node(
@@ -211,6 +216,7 @@ async def _main(
             store=JournalStore(journal),
             rules=TopicRules(config.topics),
             secure=secured.links,
+            boundary=_boundary(config, policy),
         )
         if secured.ports is not None:
             node.clients.home_secure = partial(HomeCredentials, secured.ports)
@@ -219,7 +225,7 @@ async def _main(
         node.inspection.journal = lambda: _journal_reading(journal)
         for warning in config.warnings():
             log.warning("insecure", detail=warning)
-        await _serve(config, node, listeners, again, journal, secured)
+        await _serve(config, node, listeners, again, journal, secured, policy)
     finally:
         for listener in listeners.values():
             listener.close()
@@ -312,6 +318,14 @@ async def _told_address(
     return await told_address(listeners[port].address, towards)
 
 
+def _boundary(config: Config, policy: Policy | None) -> Boundary:
+    """What may cross to other regions."""
+    nonce = partial(secrets.token_bytes, NONCE_BYTES)
+    if policy is None:
+        return Boundary(config.node.region, config.limits, nonce=nonce)
+    return Boundary(config.node.region, config.limits, policy.rule_file, policy.keys, nonce)
+
+
 def _event_log(config: Config, node: Node) -> EventLog | None:
     """The node's event log; None where nothing is kept. The engine is imported only where it is used."""
     rules = TopicRules(config.topics)
@@ -338,6 +352,7 @@ async def _serve(
     again: Again | None,
     journal: Journal,
     secured: Secured,
+    policy: Policy | None,
 ) -> None:
     nodes, directory = open_registries(config.registry)
     at_directory = await _told_address(config, listeners, config.registry.directory)
@@ -347,8 +362,11 @@ async def _serve(
     event_log = _event_log(config, node)
     async with _closing(discovery), trio.open_nursery() as nursery:
         reloading = Reloading(config, node, discovery, secured, again) if again is not None else None
-        nursery.start_soon(_on_signals, node, reloading, name="signals")
+        rules = None if policy is None or config.policy is None else PolicyWatch(config.policy, policy, node)
+        nursery.start_soon(_on_signals, node, reloading, rules, name="signals")
         nursery.start_soon(secured.run, name="certificates")
+        if rules is not None:
+            nursery.start_soon(rules.run, name="policy")
         nursery.start_soon(node.dialler.keep_members, name="member links")
         for seed in config.registry.seeds:
             target = Target(str(seed), Terms(expect_region=node.key.region), where="registry.seeds")
@@ -505,12 +523,14 @@ def _show_settings(node: Node, config: Config) -> None:
     ]
 
 
-async def _on_signals(node: Node, reloading: Reloading | None) -> None:
+async def _on_signals(node: Node, reloading: Reloading | None, rules: PolicyWatch | None = None) -> None:
     """The first SIGTERM or SIGINT drains, the second stops at once; SIGHUP reads the file again, if there is one."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             if number == signal.SIGHUP and reloading is not None:
                 reloading.reload()
+                if rules is not None:
+                    rules.reload()
             elif node.draining:
                 log.warning("stopped at once", signal=signal.Signals(number).name)
                 node.stop_now()

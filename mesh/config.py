@@ -20,6 +20,7 @@ from mesh.model.errors import MeshError
 from mesh.model.limits import CALL_COPIES, Limits
 from mesh.model.quantity import Address
 from mesh.model.topic_rules import Level, SpoolPolicy, TopicRule
+from mesh.policies import read_policy
 from mesh.sources import Entry, Source, from_environ, from_file, from_flags, indexes
 
 INSECURE_LINKS, INSECURE_CLIENTS = "MESH_INSECURE_LINKS", "MESH_INSECURE_CLIENTS"
@@ -95,7 +96,7 @@ class BridgeConfig:
     to: str
     seeds: tuple[Address, ...]
     links: int
-    role: Literal["transit", "peer", "stub"]
+    role: Literal["transit", "peer", "stub", "dmz"]
     transport: Literal["tcp", "ws"]
     cost: int
 
@@ -136,6 +137,7 @@ class Config:
     federation: FederationConfig
     membership: MembershipConfig
     bridges: tuple[BridgeConfig, ...]
+    policy: Path | None
     topics: tuple[TopicRule, ...]
     limits: Limits
     telemetry: TelemetryConfig
@@ -228,11 +230,17 @@ def check(
 
 def check_files(config: Config) -> list[MeshError]:
     """Whether the files that the configuration names can be used. Opens them: not part of `check`, which a test or a tool
-    may call anywhere. Problems: MESH-C026 for each."""
+    may call anywhere. Problems: MESH-C026 for each, and what the policy's file
+    has."""
     origins = {setting.key: setting.where for setting in config.settings if setting.where}
     found: list[MeshError] = []
     for table, backend in config.registry_backends():
         found += file_problems(table, backend, lambda name: origins.get(name, name))
+    if config.policy is not None:
+        try:
+            read_policy(config.policy)
+        except MeshError as error:
+            found.append(error)
     return found
 
 
@@ -313,6 +321,7 @@ def _build(merged: _Merged, *, insecure_links: bool, insecure_clients: bool) -> 
         federation=FederationConfig(**federation),
         membership=MembershipConfig(**membership),
         bridges=tuple(BridgeConfig(**merged.table("bridge", index)) for index in merged.lists["bridge"]),
+        policy=merged.table("policy")["file"],
         topics=tuple(_topic_rule(merged.table("topic", index)) for index in merged.lists["topic"]),
         limits=Limits(hop_limit=federation["hop_limit"], **merged.table("limits")),
         telemetry=TelemetryConfig(**merged.table("telemetry")),
@@ -511,11 +520,6 @@ def _bridge_problems(config: Config, merged: _Merged) -> Iterator[MeshError]:
                 "MESH-C019", where, f"{bridge.to} has a [[bridge]] already", "Put all its seeds into one."
             )
         regions.add(bridge.to)
-        # The Literal leaves dmz out, because a Config with it never leaves this module.
-        if str(bridge.role) == "dmz":
-            yield MeshError(
-                "MESH-C010", merged.where(f"bridge.{index}.role"), "not built yet: bridge.role = dmz"
-            )
         if not bridge.seeds and config.listen.link is None:
             yield MeshError(
                 "MESH-C019",

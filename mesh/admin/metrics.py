@@ -66,6 +66,18 @@ def _totals(counters: Counters) -> Iterator[Metric]:
             counters.delivered,
         ),
         ("mesh_events_forwarded", "Events sent over links, each link counted.", counters.forwarded),
+        ("mesh_policy_denied", "Events that a boundary did not let cross.", counters.policy.denied),
+        ("mesh_policy_denials_lost", "Denials that no audit took in time.", counters.policy.denials_lost),
+        (
+            "mesh_policy_requests_forgotten",
+            "Requests whose replies a boundary no longer lets back.",
+            counters.policy.requests_forgotten,
+        ),
+        (
+            "mesh_policy_interest_refused",
+            "Interest entries for which a boundary had no room.",
+            counters.policy.interest_refused,
+        ),
         ("mesh_watch_lost", "Changes that a slow watcher of the admin port lost.", counters.watch_lost),
     ):
         family = CounterMetricFamily(name, about)

@@ -366,6 +366,18 @@ _FEDERATION: Final[tuple[ErrorCode, ...]] = (
               "Raise [limits] regions on every node."),
     ErrorCode("MESH-F007", "a region's interest was refused: the limit of remote filters is reached",
               "Raise [limits] remote_filters, or lower the exporting region's export_merge_budget."),
+    ErrorCode("MESH-F020", "the policy file cannot be read",
+              "Check the path in [policy] file and its permissions; a running node keeps the rules it has.", status=400),
+    ErrorCode("MESH-F021", "a line of the policy file is no rule",
+              "Correct the line (docs/policy.md has the form of each); a running node keeps the rules it has.", status=400),
+    ErrorCode("MESH-F022", "a key of the policy file cannot be used",
+              "Name a readable file with 32 bytes or 64 hexadecimal digits; a running node keeps the keys it has.",
+              status=400),
+    ErrorCode("MESH-F023", "the node has no policy file",
+              "Set [policy] file and start it again: then the file may change while the node runs.", status=409),
+    ErrorCode("MESH-F024", "no link of this node leads to that region",
+              "Ask the node that has the bridge (mesh links list --kind bridge), or name the neighbouring region.",
+              status=404),
 )
 # -- the registry ----------------------------------------------------------------------------------------
 _REGISTRY: Final[tuple[ErrorCode, ...]] = (

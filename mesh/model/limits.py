@@ -61,6 +61,9 @@ class Limits:
     copies_window_bytes: int = 1 << 20  # sent to the mirror and not stored there yet; more waits
     copies_bytes: int = 256 << 20  # kept for other nodes; more: refused, full
     copies_takeover_s: float = 10.0  # after a node was declared dead, or left: its mirror delivers
+    # boundaries with rules
+    boundary_requests: int = 10_000  # requests that crossed, in each direction, and wait for a reply; more: the oldest are forgotten
+    denials: int = 10_000  # what did not cross, until an audit takes it; more: the oldest are lost, counted
     # clients
     event_bytes: int = 1 << 20  # of a published event; larger: 413
     topic_bytes: int = 512  # longer: 400

@@ -96,6 +96,39 @@ class Refuse(StrEnum):
     """It did not say in time that it has the batch."""
     SPOOL_FULL = "spool_full"
     """What waits under its topic's rule is as much as the rule allows, and the rule says block."""
+    POLICY_DENY = "policy_deny"
+    """Something in it may not come in there. It is not tried again: its events are told apart, and each such one ends as a dead letter."""
+
+
+class PolicyReason(StrEnum):
+    """Why a boundary let something cross, or did not."""
+
+    RULE = "rule"
+    """The first rule that matched says so."""
+    DEFAULT_ALLOW = "default_allow"
+    """No rule matched, and the link is open by default."""
+    DEFAULT_DENY = "default_deny"
+    """No rule matched, and one end of the link is a DMZ."""
+    NAME_TAKEN = "name_taken"
+    """No rule matched, and the link is open by default, but a rule renames other topics to this place."""
+    RESERVED_TOPIC = "reserved_topic"
+    """The mesh's own topics do not cross a boundary with rules."""
+    NO_REQUEST = "no_request"
+    """A reply without a live request that crossed the other way."""
+    OWN_ORIGIN = "own_origin"
+    """It comes from outside and claims to have been published in this region: nobody outside can speak for it."""
+    UNKNOWN_GROUP = "unknown_group"
+    """A share of a queue group that was never told across this boundary."""
+    NOT_JSON = "not_json"
+    """A rule that takes fields out of data met data that is no JSON: it cannot promise that they are gone."""
+    UNREADABLE = "unreadable"
+    """The CloudEvent cannot be read, so that nobody can say what is in it."""
+    NOT_ENCRYPTED = "not_encrypted"
+    """A rule that decrypts met an event that is in clear."""
+    UNKNOWN_KEY = "unknown_key"
+    """It is encrypted under a key that this node does not have."""
+    BROKEN_SEAL = "broken_seal"
+    """It does not decrypt: another key, or somebody changed it."""
 
 
 class Short(StrEnum):

@@ -29,6 +29,11 @@ Items, by `What` (each also has `node`; ages in seconds; a field that does not a
   ignored`; of an ignored one id is its key, reason why, detail the beginning of its value.
 - registry_diff: `id kind region registry registry_age_s registry_epoch gossip gossip_age_s gossip_epoch verdict right detail`;
   registry `leased | absent | unknown | listed`, gossip a member's state or `unknown`, verdict a Verdict value, right a Right.
+- policy: `direction peer role place rule allowed denied`; place is FILE:LINE, rule its text, "" of both for what no rule matched;
+  allowed and denied count events since the start, or since the rules were read.
+- policy_withheld: `direction region filter group peer told reason detail`; direction of the events that are meant, told what crosses
+  in its place, reason `export_denied | import_denied`.
+- policy_denials: `age_s direction peer mesh_id topic regions reason place rule`; reason a PolicyReason value.
 - log: `filters events bytes oldest oldest_at newest newest_at waiting replays state gap gaps`; one item where [[topic]] retain keeps
   anything: mesh_ids and times of its ends, waiting events that wait for the disk, replays under way, state `ok` or a LogGap
   value, gap the latest one for a person, gaps all of them (`reason since until events`). Counts are up to 2 s old.
@@ -74,6 +79,12 @@ class What(StrEnum):
     REGISTRY_ENTRIES = "registry_entries"
     REGISTRY_DIFF = "registry_diff"
     """What the registry and gossip say of each node of the region, and who is right."""
+    POLICY = "policy"
+    """The rules of each link to another region, and what they did."""
+    POLICY_WITHHELD = "policy_withheld"
+    """Interest that does not cross a link, or crosses as something else."""
+    POLICY_DENIALS = "policy_denials"
+    """The last events that did not cross."""
     LOG = "log"
     """The event log of a node that keeps one."""
 
@@ -108,6 +119,16 @@ class JournalReading(NamedTuple):
     bytes: int
     commits: int
     committed_bytes: int
+
+
+class PolicyReading(NamedTuple):
+    """What a boundary denied, and what it could not keep. denied: events, times destinations. denials_lost: of them, untold to any audit.
+    requests_forgotten: whose replies are denied. interest_refused: entries without room, each time that they were worked out."""
+
+    denied: int = 0
+    denials_lost: int = 0
+    requests_forgotten: int = 0
+    interest_refused: int = 0
 
 
 class CustodyReading(NamedTuple):
@@ -164,6 +185,7 @@ class Counters:
     batches_in: int = 0
     batches_out: int = 0
     watch_lost: int = 0
+    policy: PolicyReading = field(default_factory=PolicyReading)
     registries: Mapping[str, RegistryCounters] = field(default_factory=dict)
     custody: CustodyReading = field(default_factory=CustodyReading)
     certificates: Mapping[str, float] = field(default_factory=dict)
@@ -194,6 +216,12 @@ class Inspect(Protocol):
 
     def view(self, what: What, query: bytes = b"") -> list[Item]:
         """This node's own items, made for the caller. query: for a view that is asked in pages. Cost: O(items)."""
+
+    def policy_test(self, question: Mapping[str, object]) -> Item:
+        """What the rules do to one event: `mesh.node.policy_views.PolicyViews.test`. Raises: MeshError."""
+
+    def policy_preview(self, text: bytes, name: str) -> Item:
+        """What other rules would change: `PolicyViews.preview`. Raises: MeshError."""
 
     async def letters(self, node: str, act: Act, lsns: Sequence[int], timeout_s: float) -> list[Item]:
         """Show, replay or drop dead letters at the node that has them: `mesh.node.letters.Letters.act`. Raises: MeshError."""

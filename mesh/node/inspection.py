@@ -7,7 +7,7 @@ Questions travel as the mesh's own mail: topic `$mesh/ask/WHAT`, answered to the
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from mesh.model.ids import BadName, NodeKey
 from mesh.node.feed import Feed, Watch
 from mesh.node.inspect import Counters, Item, JournalReading, MissingNode, RegionAnswer, Security, What
 from mesh.node.letters import ACTS, Act, Letters
+from mesh.node.policy_views import PolicyViews
 from mesh.node.registry_views import RegistryViews
 from mesh.node.service import RefusedError
 from mesh.node.views import Views
@@ -49,6 +50,7 @@ class Inspection:
         self._node = node
         self._views = Views(node)
         self._feed = Feed()
+        self._policy = PolicyViews(node)
         self.dead_letters = Letters(node)
         self.journal: Callable[[], JournalReading | None] = lambda: None
         """Set by mesh.app: the journal's state and figures."""
@@ -73,6 +75,12 @@ class Inspection:
             return self.dead_letters.page(query)
         if what is What.CONFIG:
             return [{**item, "node": self.key.node} for item in self.config_items()]
+        if what is What.POLICY:
+            return self._policy.rules()
+        if what is What.POLICY_WITHHELD:
+            return self._policy.withheld()
+        if what is What.POLICY_DENIALS:
+            return self._policy.denials()
         if what in (What.NODES, What.SELF) and self.security is not None:
             own = {"security": self.security.item()}
             return [{**item, **(own if item["id"] == self.key.node else {})} for item in self._views.of(what)]
@@ -83,6 +91,14 @@ class Inspection:
         if what is What.REGISTRY_DIFF:
             return self.registry.diff()
         return self._views.of(what)
+
+    def policy_test(self, question: Mapping[str, object]) -> Item:
+        """See Inspect."""
+        return self._policy.test(question)
+
+    def policy_preview(self, text: bytes, name: str) -> Item:
+        """See Inspect."""
+        return self._policy.preview(text, name)
 
     def counters(self) -> Counters:
         """See Inspect."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from federation.core.policy.boundary import Boundary
 from mesh.core.counters import Counters
 from mesh.core.custody import pairs
 from mesh.core.custody.consumers import Connected
@@ -28,6 +29,7 @@ from mesh.core.inboxes import Ended, ReplyTo
 from mesh.core.ingress import Published
 from mesh.core.interest import Destinations, InterestIndex
 from mesh.core.opening import Identity, Terms
+from mesh.core.passage import Passage
 from mesh.core.plan import Links, Planner
 from mesh.core.session import Flow, LinkSession, SessionState
 from mesh.core.subscriptions import SubscriptionIndex, Transition
@@ -54,7 +56,7 @@ _BROKEN = frozenset({Close.LINK_LOST, Close.PEER_CLOSED, Close.HELLO_TIMEOUT})
 class NodeMachine:
     """Args:
         settings: who this is. dice: its only source of chance. now: monotonic seconds. store: the journal; without one nothing is
-            taken at least once. rules: what `[[topic]]` says.
+            taken at least once. rules: what `[[topic]]` says. boundary: what may cross to other regions; None: no rules.
     Results to take after each call: `drain()` (effects, Send and CloseLink name links by number), `take_deliveries()`,
     `take_ready()` (links with batches to `pull`), `take_ended()` (requests), `take_questions()` (mail from other nodes).
     Raises: KeyError or ValueError on misuse by the caller; never for what a peer sent.
@@ -68,8 +70,10 @@ class NodeMachine:
         *,
         store: Store | None = None,
         rules: TopicRules | None = None,
+        boundary: Boundary | None = None,
     ) -> None:
         self.settings = settings
+        self.boundary = boundary or Boundary(settings.region, settings.limits)
         self.key = NodeKey(settings.region, settings.node)
         self.identity = Identity(
             settings.region,
@@ -91,6 +95,7 @@ class NodeMachine:
             links=self.links,
             destinations=self.destinations,
             interest=self.interest,
+            boundary=self.boundary,
             now=now,
         )
         self.planner = Planner(
@@ -246,8 +251,20 @@ class NodeMachine:
             session.refuse(Close.PROTOCOL_ERROR, problem)
         elif header.flags & Flag.CUSTODY:
             self.custody.receive(session, header, frame.body, now)
+        elif session.passage is not None:
+            self._receive_inward(session, session.passage, frame, now)
         else:
             self.forwarder.receive(session, header, frame.body, now)
+
+    def _receive_inward(self, session: LinkSession, passage: Passage, frame: Data, now: float) -> None:
+        """A batch at a boundary with rules: what may come in goes on as it comes in, the rest is counted."""
+        judged = passage.inward(frame.header, frame.body, now)
+        if judged.malformed:
+            self.counters.drop(Drop.MALFORMED, frame.header.count)
+        if judged.denied:
+            self.counters.drop(Drop.POLICY_DENY, judged.denied_weight)
+        for piece in judged.pieces:
+            self.forwarder.receive(session, piece.header, piece.body, now)
 
     def _receive_control(self, session: LinkSession, frame: wire.Frame, now: float) -> None:
         measured = session.rtt_ms is not None
@@ -353,6 +370,15 @@ class NodeMachine:
         self.control.settle(now)
         self.control.changed = False
         self.forwarder.invalidate(now)
+
+    def rules_changed(self, now: float) -> None:
+        """The boundary's rules were replaced: routes, interest, and what waits in links are judged by the new ones."""
+        bridges = [session for session in self.sessions.values() if session.link in self.links.bridges]
+        self.control.rules_changed(bridges, now)
+        for session in bridges:
+            self.forwarder.passage_changed(session, now)
+            self.custody.departure.passage_changed(session, now)
+        self._settle(now)
 
     # -- clients -------------------------------------------------------------------------------------------------
 

@@ -68,8 +68,10 @@ class RememberedInterest:
         control = self._control
         reach = control.reach
         owners: dict[str, list[str]] = {}
-        for owner in control.world.owners():
-            owners.setdefault(owner.partition("/")[0], []).append(owner)
+        for region in reach.regions():
+            tellers = [teller for teller in reach.tellers(region) if teller != BRIDGE]
+            if tellers:
+                owners[region] = [name if "/" in name else f"{region}/{name}" for name in tellers]
         for region in owners.keys() - reach.kept - {control.region}:
             if region in self._recalled:
                 self._recalled.discard(region)

@@ -11,12 +11,14 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import structlog
 import trio
 
+from federation.core.policy.boundary import Boundary
+from federation.core.policy.rule_file import RuleFile
 from mesh.core.custody.store import Store
 from mesh.core.effects import CloseLink, Notify, Send
 from mesh.core.opening import DAY_S, Terms
@@ -66,6 +68,7 @@ class Node:
     Args:
         settings: who this is. dice: chance for its machines. wall_s: wall clock, only told to peers and compared. store: the journal;
             whoever drives it calls `stored`. rules: of topics. secure: this node's certificates; None: its links are in clear text.
+            boundary: of links to other regions.
     """
 
     def __init__(
@@ -77,13 +80,14 @@ class Node:
         store: Store | None = None,
         rules: TopicRules | None = None,
         secure: Secure | None = None,
+        boundary: Boundary | None = None,
     ) -> None:
         self.settings = settings
         self.secure = secure
         self.key = NodeKey(settings.region, settings.node)
         self.dice = dice or random.Random()
         now = trio.current_time()
-        self.machine = NodeMachine(settings, self.dice, now, store=store, rules=rules)
+        self.machine = NodeMachine(settings, self.dice, now, store=store, rules=rules, boundary=boundary)
         self.machine.recover(int(wall_s() * 1e3), now)
         self.machine.custody.letters.wall_ms = lambda: int(wall_s() * 1e3)
         self.machine.inboxes.secret = secrets.token_bytes(16)
@@ -324,6 +328,12 @@ class Node:
             self.clients.receipts_changed()
         if machine.next_deadline() < self._armed:
             self._rearm.set()
+
+    def replace_policy(self, rule_file: RuleFile, keys: Mapping[str, bytes]) -> None:
+        """Other rules hold from now on, for routes, interest and what waits in links. Raises: ValueError without a policy file."""
+        self.machine.boundary.replace(rule_file, keys)
+        self.machine.rules_changed(trio.current_time())
+        self._after()
 
     def _wake_for_links(self) -> None:
         self.links_changed.set()

@@ -10,6 +10,8 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from federation.core.policy.boundary import Boundary
+from federation.core.policy.rule_file import parse
 from mesh.core.custody.store import StoreRefusedError
 from mesh.core.custody.window import AckTerms
 from mesh.core.effects import CloseLink, Effect, Notify, Send
@@ -100,6 +102,9 @@ class SimNode:
         """What clients asked for: (session, sid) -> (filter, group). Asked again after a restart."""
         self.asked: dict[tuple[int, int], tuple[str, str]] = {}
         """The same with what was given up since."""
+        self.policy: str | None = None
+        """The text of its policy file, None for none."""
+        self.keys: dict[str, bytes] = {}
         self.replies = False
         """Whether its clients answer requests."""
         self._dialling: dict[NodeKey, float] = {}
@@ -151,7 +156,9 @@ class SimNode:
         if self.lost_disk:
             self.lost_disk, self.began_at = False, world.now
         dice = random.Random(world.dice.getrandbits(64))
-        self.machine = NodeMachine(settings, dice, self.now, store=self.store, rules=world.rules)
+        self.machine = NodeMachine(
+            settings, dice, self.now, store=self.store, rules=world.rules, boundary=self._boundary(dice)
+        )
         self.generation += 1
         self.began_at = world.now
         self._commit_armed = False
@@ -164,6 +171,18 @@ class SimNode:
         self.clients.return_()
         self.after()
         self._dial(self.generation)
+
+    def _boundary(self, dice: random.Random) -> Boundary:
+        rules = None if self.policy is None else parse(self.policy, "policy.rules")
+        return Boundary(self.key.region, self.world.limits, rules, self.keys, lambda: dice.randbytes(12))
+
+    def change_policy(self, text: str) -> None:
+        """Other rules hold from now on, as after a reload."""
+        self.policy = text
+        if self.up:
+            self.machine.boundary.replace(parse(text, "policy.rules"), self.keys)
+            self.machine.rules_changed(self.now)
+            self.after()
 
     def crash(self, *, told: bool = True, wiped: bool = False) -> None:
         """The process ends at once. told: kill -9, the others see FIN or RST; otherwise the power went. wiped: its disk is gone, too."""

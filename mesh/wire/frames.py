@@ -176,7 +176,7 @@ class Scope(IntEnum):
     """Which set of tables a frame speaks of."""
 
     REGION = 1  # owner: a node of this region. Its interest and the routes it learned
-    WORLD = 2  # owner: REGION/BRIDGE. The summary that bridge exports for its region, and the receipts
+    WORLD = 2  # owner: REGION/BRIDGE. The summary that bridge exports for its region, what it tells of regions beyond a boundary, and the receipts; or REGION/BRIDGE>REGION/BRIDGE, what one bridge tells another over a link with rules
 
 
 Position: TypeAlias = tuple[str, UInt, UInt]

@@ -119,8 +119,8 @@ def test_p11_each_batch_sent_twice(monkeypatch: Patch) -> None:
         entrusted(self, held, link, header, body, parts, now)
         entrusted(self, held, link, header, body, parts, now)
 
-    entrusted = Departure._entrust
-    monkeypatch.setattr(Departure, "_entrust", entrust)
+    entrusted = Departure.entrust
+    monkeypatch.setattr(Departure, "entrust", entrust)
     assert "P11" in found("chain")
 
 

@@ -153,7 +153,6 @@ def test_limits_are_keys_of_their_own(tmp_path: Path) -> None:
         ('[[bridge]]\nto = "us"\n[[bridge]]\nto = "us"', "MESH-C019", "already"),
         ('[listen]\nlink = "none"\n[[bridge]]\nto = "us"', "MESH-C019", "nothing can dial in"),
         ('[[bridge]]\nseeds = ["127.0.0.1:1"]', "MESH-C011", "bridge.0.to"),
-        ('[[bridge]]\nto = "us"\nrole = "dmz"', "MESH-C010", "dmz"),
         ('[registry]\nkind = "etcd"', "MESH-C011", "registry.endpoints"),
         ('[registry]\nkind = "nacos"\nendpoints = []', "MESH-C011", "registry.endpoints"),
         ('[registry]\nkind = "etcd"\nendpoints = ["etcd:2379"]', "MESH-C005", "http://HOST:PORT"),

@@ -21,6 +21,7 @@ registry.directory: kind path endpoints prefix namespace group user password_fil
 federation: accept hop_limit export_merge_budget
 membership: probe_interval probe_timeout suspicion_mult
 bridge: to seeds links role transport cost proxy export import deny rules
+policy: file
 topic: filter level ordered deadline copies spool spool_policy retain
 tls: ca cert key
 tls.clients: ca cert key certificates
