@@ -36,7 +36,7 @@ from mesh.model.journal import (
 )
 from mesh.store.backlog import Backlog
 from mesh.store.cleaning import Cleaning, cleaning_source, deletable
-from mesh.store.commit import Job, Sealing, size_of
+from mesh.store.commit import Job, Note, Sealing, Settled, size_of
 from mesh.store.disk import Disk, state_of
 from mesh.store.ledger import note_size
 from mesh.store.record import RECORD_BYTES, START, crc_of, crc_on, new_opening, pack_parts
@@ -264,15 +264,24 @@ class Journal:
         items, last_lsn = backlog.take_records(budget - share, self.synced)
         if source is not None:
             items += self._cleaning.take(source, budget - sum(map(size_of, items)), backlog)
-        notes = backlog.take_notes()
-        must_sync = bool(items or notes)
-        items += backlog.take_settles() + notes
+        behind = backlog.take_behind(last_lsn, self._next_lsn - 1, self.notes_made)
+        must_sync = bool(items or behind.notes)
+        items += [Settled(part, lsns) for part, lsns in behind.settled.items()]
+        items += [Note(key, value) for key, value in behind.notes.items()]
         if not items:
             self.synced = last_lsn  # whatever waited was freed meanwhile
         deletes = deletable(self._ledger, self._active)
         # A segment that goes need not be cut first.
         self._cuts = [segment for segment in self._cuts if segment not in deletes]
-        job = Job(self._disk, items, must_sync, last_lsn, self.notes_made, list(self._cuts), deletes)
+        job = Job(
+            self._disk,
+            items,
+            must_sync,
+            last_lsn,
+            max(behind.made, self.notes_synced),
+            list(self._cuts),
+            deletes,
+        )
         if items or self.state is not JournalState.OK:
             self._aim(job)
             if source is None:
