@@ -150,6 +150,8 @@ class ControlPlane:
         """Plans may be out of date: interest, routes or members changed."""
         self.effects: list[Effect] = []
         self._live: set[str] = {settings.node}
+        self._remembered_homes: dict[str, tuple[str, bytes]] = {}
+        """Durable client -> (member that kept it when this node last ran, address of its events port), until that member is heard."""
         self._ended: set[str] = set()
         """Bridges whose earlier process has ended, and that have exported nothing since."""
         self._gone: list[str] = []
@@ -195,8 +197,14 @@ class ControlPlane:
     def homes(self, client: str) -> list[tuple[str, str]]:
         """(node, events address) of the other members of the region that keep this client, live ones first, then by name."""
         found: list[tuple[bool, str, str]] = []
-        for owner in self.tables.owners():
-            value = None if owner == self.node else self.tables.get(owner, CLIENT_KEY + client)
+        named = [
+            (owner, self.tables.get(owner, CLIENT_KEY + client))
+            for owner in self.tables.owners()
+            if owner != self.node
+        ]
+        if client in self._remembered_homes:
+            named.append(self._remembered_homes[client])
+        for owner, value in named:
             if value is None:
                 continue
             try:
@@ -248,24 +256,31 @@ class ControlPlane:
             self._entry(node, GROUP_KEY + key[1:], value, now)
 
     def recall(self, node: str, entries: Mapping[str, bytes], now: float) -> None:
-        """What durable clients of a member wanted when this node last ran: it counts until the member's table is here."""
+        """A member's durable clients, and what they wanted, when this node last ran: it counts until the member's table is here."""
         for key, value in entries.items():
-            self._kept_entry(node, key, value, now)
+            if key[0] == CLIENT_KEY:
+                self._remembered_homes[key[1:]] = node, value
+            else:
+                self._kept_entry(node, key, value, now)
 
     def recalled(self, node: str, keys: Iterable[str], now: float) -> None:
         """Pair of `recall`: the member's table is here, or nothing is expected of it any more. Only what the table says counts now."""
         for key in keys:
+            if key[0] == CLIENT_KEY:
+                if self._remembered_homes.get(key[1:], ("",))[0] == node:
+                    del self._remembered_homes[key[1:]]
+                continue
             kind = FILTER_KEY if key[0] == KEPT_FILTER_KEY else GROUP_KEY
             counts = self.tables.get(node, kind + key[1:]) is not None and node in self._live
             if not counts and self.tables.get(node, key) is None:
                 self._entry(node, kind + key[1:], None, now)
 
     def kept_entries(self, node: str) -> dict[str, bytes]:
-        """What durable clients of a member want, as its table says. Cost: O(its entries)."""
+        """A member's durable clients and what they want, as its table says. Cost: O(its entries)."""
         return {
             key: value
             for key, value in self.tables.items(node)
-            if key[0] in (KEPT_FILTER_KEY, KEPT_GROUP_KEY)
+            if key[0] in (KEPT_FILTER_KEY, KEPT_GROUP_KEY, CLIENT_KEY)
         }
 
     def _gone_entry(self, node: str, key: str, now: float) -> None:

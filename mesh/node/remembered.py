@@ -2,7 +2,8 @@
 
 A node that starts while a region is away would publish past it: the region's interest was in memory only. So what each reachable
 region wants is noted, and counts as kept interest after a start, until a bridge of the region is heard. The same of what durable
-clients of the region's other members want, until such a member is heard: it may be away itself.
+clients of the region's other members want, and which member is their home, until such a member is heard: it may be away itself, and a
+second home of a client would share its events with the first.
 Decides what is noted and when it counts no more. Never decides where an event goes.
 Invariant: of a region with a route only what its bridges say counts.
 Bounds: MOST entries a region: one that wants more is noted as wanting everything, and matches exactly when its events arrive. What
@@ -12,11 +13,12 @@ Source: design page "Routing", Interest (interest of a region that became unreac
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Final, TypeAlias
 
 import msgspec
 
-from federation.core.reach import FILTER_KEY, KEPT_FILTER_KEY
+from federation.core.reach import CLIENT_KEY, FILTER_KEY, KEPT_FILTER_KEY
 from mesh.core.custody.store import Store
 from mesh.model.ids import Version
 from mesh.node.control import KEPT_S, ControlPlane
@@ -29,11 +31,13 @@ EVERYTHING: Final = {FILTER_KEY + "#": 0}
 
 Position: TypeAlias = tuple[tuple[str, Version | None], ...]
 
-MEMBERS_NOTE: Final = "kept"
+MEMBERS_NOTE: Final = "kept/"
+CLIENTS: Final = 10_000
+"""Durable clients of one member that are remembered."""
 EVERY: Final = msgspec.msgpack.encode(1)
 
 _decode: Final = msgspec.msgpack.Decoder(dict[str, int]).decode
-_decode_members: Final = msgspec.msgpack.Decoder(dict[str, dict[str, bytes]]).decode
+_decode_member: Final = msgspec.msgpack.Decoder(dict[str, bytes]).decode
 
 
 class RememberedInterest:
@@ -106,14 +110,15 @@ class RememberedMembers:
         self._until = now + KEPT_S
         self._recalled: dict[str, dict[str, bytes]] = {}
         """Members that are not heard yet, and what durable clients there wanted."""
-        try:
-            noted = _decode_members(store.notes.get(MEMBERS_NOTE, b"\x80"))
-        except msgspec.DecodeError:
-            noted = {}
-        for node, entries in noted.items():
-            if node != control.node:
-                self._recalled[node] = entries
-                control.recall(node, entries, now)
+        for key in sorted(store.notes):
+            node = key[len(MEMBERS_NOTE) :]
+            if not key.startswith(MEMBERS_NOTE) or node == control.node:
+                continue
+            try:
+                self._recalled[node] = _decode_member(store.notes[key])
+            except msgspec.DecodeError:
+                continue
+            control.recall(node, self._recalled[node], now)
 
     def note(self, now: float) -> None:
         """Note what members' durable clients want by now, and forget what was noted of members that say it themselves.
@@ -126,7 +131,18 @@ class RememberedMembers:
         found = dict(self._recalled)
         for node in control.tables.owners():
             if node != control.node and (entries := control.kept_entries(node)):
-                found[node] = entries if len(entries) <= MOST else {KEPT_FILTER_KEY + "#": EVERY}
-        noted = msgspec.msgpack.encode(found, order="sorted")
-        if noted != self._store.notes.get(MEMBERS_NOTE, msgspec.msgpack.encode({})):
-            self._store.note(MEMBERS_NOTE, noted if found else None)
+                found[node] = _bounded(entries)
+        for key in [key for key in self._store.notes if key.startswith(MEMBERS_NOTE)]:
+            if key[len(MEMBERS_NOTE) :] not in found:
+                self._store.note(key, None)
+        for node, entries in found.items():
+            noted = msgspec.msgpack.encode(entries, order="sorted")
+            if self._store.notes.get(MEMBERS_NOTE + node) != noted:
+                self._store.note(MEMBERS_NOTE + node, noted)
+
+
+def _bounded(entries: dict[str, bytes]) -> dict[str, bytes]:
+    """A member's clients, CLIENTS of them, and what they want: everything, if that is more than MOST filters."""
+    clients = dict(islice(((key, value) for key, value in entries.items() if key[0] == CLIENT_KEY), CLIENTS))
+    wanted = {key: value for key, value in entries.items() if key[0] != CLIENT_KEY}
+    return clients | (wanted if len(wanted) <= MOST else {KEPT_FILTER_KEY + "#": EVERY})

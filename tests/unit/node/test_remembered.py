@@ -109,6 +109,9 @@ def test_what_durable_clients_of_a_member_that_is_away_want_is_known_after_a_sta
     one.start()
     assert keepers(one, "orders/x") == ("a-2",)
     assert keepers(one, "live/x") == (), "a session does not outlive its node"
+    assert [node for node, _ in one.machine.control.homes("ledger")] == ["a-2"], (
+        "nobody makes it a second home here"
+    )
     two.durable["ledger"].subscriptions.pop(1)
     two.store.notes.clear()  # as if its disk had been lost: it comes back without the client
     two.durable.clear()
@@ -116,7 +119,8 @@ def test_what_durable_clients_of_a_member_that_is_away_want_is_known_after_a_sta
     world.run(20.0)
     assert keepers(one, "orders/x") == ()
     assert one.machine.planner.member_out_of_reach("workers", "jobs/+") is None
-    assert MEMBERS_NOTE not in one.store.notes
+    assert one.machine.control.homes("ledger") == []
+    assert not [key for key in one.store.notes if key.startswith(MEMBERS_NOTE)]
 
 
 def test_a_member_that_is_heard_again_says_itself_what_it_wants() -> None:
@@ -133,6 +137,6 @@ def test_members_that_cannot_be_read_are_nobodies() -> None:
     _world, one, two = pair()
     two.crash()
     one.crash()
-    one.store.notes[MEMBERS_NOTE] = b"\xc1"
+    one.store.notes[MEMBERS_NOTE + "a-2"] = b"\xc1"
     one.start()
     assert keepers(one, "orders/x") == ()
