@@ -24,7 +24,9 @@ import trio
 import mesh
 from federation.bridge import BridgePlan, keep_bridges
 from federation.core.routes import RouteSettings
+from mesh.admin.guarded import GuardedAdminPort
 from mesh.admin.port import AdminPort
+from mesh.admitted import Admitted
 from mesh.backends import Backend, read_password
 from mesh.config import BridgeConfig, Config, RegistryConfig, check_files, data_folder
 from mesh.core.membership import MembershipSettings
@@ -46,6 +48,7 @@ from mesh.node.event_log import EventLog
 from mesh.node.inspect import JournalReading
 from mesh.node.runner import Node
 from mesh.node.settings import NodeSettings
+from mesh.protocols.guarded import GuardedPort
 from mesh.protocols.serve import EventsPort
 from mesh.reload import changes_of
 from mesh.store.epoch import DataFolder, claim, next_epoch, node_id
@@ -207,7 +210,7 @@ async def _main(config: Config, name: str, epoch: int, again: Again | None, jour
         node.inspection.journal = lambda: _journal_reading(journal)
         for warning in config.warnings():
             log.warning("insecure", detail=warning)
-        await _serve(config, node, listeners, again, journal)
+        await _serve(config, node, listeners, again, journal, Admitted.of(config, node))
     finally:
         for listener in listeners.values():
             listener.close()
@@ -319,7 +322,12 @@ def _event_log(config: Config, node: Node) -> EventLog | None:
 
 
 async def _serve(
-    config: Config, node: Node, listeners: dict[str, Listener], again: Again | None, journal: Journal
+    config: Config,
+    node: Node,
+    listeners: dict[str, Listener],
+    again: Again | None,
+    journal: Journal,
+    admitted: Admitted,
 ) -> None:
     nodes, directory = open_registries(config.registry)
     at_directory = await _told_address(config, listeners, config.registry.directory)
@@ -327,8 +335,9 @@ async def _serve(
         node, node.settings.address, nodes, directory, config.registry.lease_s, directory_address=at_directory
     )
     async with _closing(discovery), trio.open_nursery() as nursery:
-        reloading = Reloading(config, node, discovery, again) if again is not None else None
-        nursery.start_soon(_on_signals, node, reloading, name="signals")
+        reloading = Reloading(config, node, discovery, admitted, again) if again is not None else None
+        nursery.start_soon(_on_signals, node, reloading, admitted, name="signals")
+        nursery.start_soon(admitted.run, name="access")
         nursery.start_soon(node.dialler.keep_members, name="member links")
         for seed in config.registry.seeds:
             target = Target(str(seed), Terms(expect_region=node.key.region), where="registry.seeds")
@@ -340,7 +349,7 @@ async def _serve(
             await nursery.start(event_log.run)
         flusher = Flusher(journal, lambda _: node.stored(), lambda state: _journal_state(node, state))
         nursery.start_soon(flusher.run, name="journal")
-        await _open_ports(config, node, listeners, nursery)
+        await _open_ports(config, node, listeners, nursery, admitted)
         _tell_ready(node, listeners)
         try:
             await node.run()
@@ -364,7 +373,7 @@ async def _closing(discovery: Discovery) -> AsyncIterator[None]:
 
 
 async def _open_ports(
-    config: Config, node: Node, listeners: dict[str, Listener], nursery: trio.Nursery
+    config: Config, node: Node, listeners: dict[str, Listener], nursery: trio.Nursery, admitted: Admitted
 ) -> None:
     crashes = Crashes(lambda kind, name, error: node.count_refusal(kind, "task_crashed"))
     limits: Limits = config.limits
@@ -382,7 +391,10 @@ async def _open_ports(
         )
         await nursery.start(links.serve)
     if "events" in listeners:
-        port = EventsPort(node.clients, limits)
+        access = admitted.access
+        port = (
+            EventsPort(node.clients, limits) if access is None else GuardedPort(node.clients, access, limits)
+        )
         events = HttpServer(
             listeners["events"],
             port.handle,
@@ -394,9 +406,14 @@ async def _open_ports(
         node.on_drain.append(events.drain)
         await nursery.start(events.serve)
     if "admin" in listeners:
+        operators = (
+            AdminPort(node.inspection)
+            if admitted.audit is None
+            else GuardedAdminPort(node.inspection, admitted.access, admitted.audit)
+        )
         admin = HttpServer(
             listeners["admin"],
-            AdminPort(node.inspection).handle,
+            operators.handle,
             limits,
             crashes=crashes,
             count_refusal=lambda reason: node.count_refusal("admin", reason),
@@ -430,14 +447,20 @@ def _tell_ready(node: Node, listeners: dict[str, Listener]) -> None:
 class Reloading:
     """What SIGHUP does: read the configuration again and take over what can be changed while the node runs."""
 
-    def __init__(self, config: Config, node: Node, discovery: Discovery, again: Again) -> None:
+    def __init__(
+        self, config: Config, node: Node, discovery: Discovery, admitted: Admitted, again: Again
+    ) -> None:
         self._config = config
         self._node = node
+        self._admitted = admitted
         self._discovery = discovery
         self._again = again
 
     def reload(self) -> None:
-        """Change what can be changed; a configuration with a problem changes nothing. Never raises for what is written there."""
+        """Change what can be changed; a configuration with a problem changes nothing. Never raises for what is written there.
+
+        The files of [auth] are read again whatever the configuration says."""
+        self._admitted.reload("SIGHUP")
         new, problems = self._again()
         if new is not None:
             problems = check_files(new)
@@ -468,7 +491,7 @@ def _show_settings(node: Node, config: Config) -> None:
     ]
 
 
-async def _on_signals(node: Node, reloading: Reloading | None) -> None:
+async def _on_signals(node: Node, reloading: Reloading | None, admitted: Admitted) -> None:
     """The first SIGTERM or SIGINT drains, the second stops at once; SIGHUP reads the file again, if there is one."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
@@ -478,4 +501,5 @@ async def _on_signals(node: Node, reloading: Reloading | None) -> None:
                 log.warning("stopped at once", signal=signal.Signals(number).name)
                 node.stop_now()
             else:
+                admitted.tell("drain", signal.Signals(number).name)
                 node.leave()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final
@@ -151,12 +151,14 @@ class Client:
         acks: str = "",
         ack_timeout_s: float = 0.0,
         max_deliveries: int = 0,
+        token: str | Callable[[], str] = "",
     ) -> None:
         """Args: url: of the events port; several are tried in turn. name: source (mesh://client/NAME) of plain data.
         connect_timeout_s: for connecting, and for a call made while there is no connection.
         durable: the name under which the mesh keeps subscriptions and at-least-once events while this client is away.
         acks: "explicit" (`ack` each event; the default of a durable client) or "auto". ack_timeout_s, max_deliveries: when an
-        unacknowledged event comes again, and how often; 0: as the node has it."""
+        unacknowledged event comes again, and how often; 0: as the node has it.
+        token: shown at each connection, where the node asks for one; a function is asked each time, for tokens that end."""
         self.urls = (url,) if isinstance(url, str) else tuple(url)
         self.source = f"mesh://client/{name}"
         self._timeout_s = connect_timeout_s
@@ -184,6 +186,7 @@ class Client:
             path="/v1/ws" + (f"?{urlencode(asked)}" if asked else ""),
             resumed=self._resumed,
             ended=self._end,
+            token=token,
         )
 
     @property

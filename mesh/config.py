@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+from mesh.access.terms import AccessTerms, TokenTerms, check_source
 from mesh.backends import Backend, backend_problems, backend_warnings, file_problems
 from mesh.keys import KEYS, LISTS
 from mesh.model.errors import MeshError
@@ -101,6 +102,15 @@ class BridgeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditConfig:
+    """file None: in the data folder, where [auth] is set; else none is written."""
+
+    file: Path | None = None
+    size: int = 16 << 20
+    files: int = 8
+
+
+@dataclass(frozen=True, slots=True)
 class TelemetryConfig:
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["text", "json"]
@@ -119,6 +129,8 @@ class Config:
     topics: tuple[TopicRule, ...]
     limits: Limits
     telemetry: TelemetryConfig
+    access: AccessTerms | None = None
+    audit: AuditConfig = AuditConfig()
     insecure_links: bool = False
     insecure_clients: bool = False
     settings: tuple[Setting, ...] = ()
@@ -128,8 +140,10 @@ class Config:
         found = []
         if self.insecure_links:
             found.append("links are in clear text and peers are not authenticated (--insecure-links)")
-        if self.insecure_clients:
+        if self.insecure_clients and self.access is None:
             found.append("anybody who reaches the events port may publish and subscribe (--insecure-clients)")
+        elif self.insecure_clients:
+            found.append("tokens cross the network in clear text (--insecure-clients)")
         for table, backend in self.registry_backends():
             found += backend_warnings(table, backend)
         return tuple(found)
@@ -282,9 +296,35 @@ def _build(merged: _Merged, *, insecure_links: bool, insecure_clients: bool) -> 
         topics=tuple(_topic_rule(merged.table("topic", index)) for index in merged.lists["topic"]),
         limits=Limits(hop_limit=federation["hop_limit"], **merged.table("limits")),
         telemetry=TelemetryConfig(**merged.table("telemetry")),
+        access=_access(merged.table("auth")),
+        audit=AuditConfig(**merged.table("audit")),
         insecure_links=insecure_links,
         insecure_clients=insecure_clients,
         settings=tuple(merged.settings({"federation.accept": federation["accept"]})),
+    )
+
+
+def _access(table: Mapping[str, Any]) -> AccessTerms | None:
+    """None where [auth] is not set, or lacks what `_access_problems` tells of."""
+    if table["acl"] is None:
+        return None
+    tokens = None
+    if table["jwks"] is not None:
+        tokens = TokenTerms(
+            issuer=table["issuer"] or "",
+            audience=table["audience"] or "",
+            name_claim=table["name_claim"],
+            roles_claim=table["roles_claim"],
+            leeway_s=table["leeway"],
+        )
+    return AccessTerms(
+        acl=table["acl"],
+        tokens_file=table["tokens_file"],
+        jwks=table["jwks"] or "",
+        tokens=tokens,
+        jwks_refresh_s=table["jwks_refresh"],
+        certificates=table["certificates"],
+        token_in_query=table["token_in_query"],
     )
 
 
@@ -325,6 +365,7 @@ _ORDERED: Final = (
 
 def _contradictions(config: Config, merged: _Merged) -> Iterator[MeshError]:
     yield from _open_ports(config, merged)
+    yield from _access_problems(merged)
     yield from _bridge_problems(config, merged)
     yield from backend_problems("registry", config.registry.backend, merged.entries, merged.where)
     yield from _directory_problems(config, merged)
@@ -377,9 +418,34 @@ def _topic_problems(config: Config, merged: _Merged) -> Iterator[MeshError]:
                 )
 
 
+def _access_problems(merged: _Merged) -> Iterator[MeshError]:
+    """[auth] is whole or not there: half of it would keep everybody out, or nobody."""
+    given = [name for name in merged.entries if name.startswith("auth.")]
+    if not given:
+        return
+    table = merged.table("auth")
+    where = merged.where(given[0])
+    if table["acl"] is None:
+        what = "auth.acl is missing: without rules nobody may do anything"
+        yield MeshError("MESH-C054", where, what)
+    if table["tokens_file"] is None and table["jwks"] is None and not table["certificates"]:
+        what = "nobody could show who they are: none of tokens_file, jwks and certificates is set"
+        yield MeshError("MESH-C054", where, what)
+    if table["jwks"] is not None:
+        for name in ("issuer", "audience"):
+            if not table[name]:
+                what = f"auth.{name} is missing: keys alone do not tell for whom a token is"
+                yield MeshError("MESH-C054", merged.where("auth.jwks"), what)
+        try:
+            check_source(table["jwks"])
+        except ValueError as error:
+            yield MeshError("MESH-C054", merged.where("auth.jwks"), str(error))
+
+
 def _open_ports(config: Config, merged: _Merged) -> Iterator[MeshError]:
     """Without TLS and tokens, ports are for this machine unless the operator says that the network is trusted."""
     listen = config.listen
+    asks_all = config.insecure_clients and config.access is not None
     taken: dict[Address, str] = {}
     for name, address in (("link", listen.link), ("events", listen.events), ("admin", listen.admin)):
         if address is None:
@@ -391,7 +457,7 @@ def _open_ports(config: Config, merged: _Merged) -> Iterator[MeshError]:
             )
         taken[address] = name
         code = {"link": "MESH-C016", "events": "MESH-C017", "admin": "MESH-C018"}[name]
-        allowed = {"link": config.insecure_links, "events": config.insecure_clients, "admin": False}[name]
+        allowed = {"link": config.insecure_links, "events": config.insecure_clients, "admin": asks_all}[name]
         if not address.is_loopback and not allowed:
             yield MeshError(code, where, f"{address} is not on loopback")
     if not config.insecure_links:

@@ -321,6 +321,7 @@ class OpsApplication:
         self._send("ok", op_id, found)
 
     def _refuse(self, op_id: Id, refused: RefusedError) -> None:
+        self._service.count_refusal("events", refused.code)
         self._send("error", op_id, {"problem": problem_object(refused)})
 
     def _send(self, op: str, op_id: Id, found: dict[str, object]) -> None:
