@@ -43,6 +43,7 @@ class Admitted:
         file = AuditFile(path, config.audit.size, config.audit.files)
         asked = config.access is not None
         audit = Audit(str(node.key), time.time, file, Published(node).publish if asked else None)
+        node.inspection.audit = audit.reading
         if config.access is None:
             return cls(None, audit)
         from mesh.access.access import Access

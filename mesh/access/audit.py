@@ -21,6 +21,7 @@ import trio
 
 from mesh.access.audit_file import AuditFile
 from mesh.net.supervise import Backoff
+from mesh.node.inspect import AuditReading
 
 log = structlog.get_logger("audit")
 
@@ -139,6 +140,10 @@ class Audit:
     def waiting(self) -> int:
         """Records that no file has yet."""
         return len(self._waiting)
+
+    def reading(self) -> AuditReading:
+        """For a scrape."""
+        return AuditReading(self.written, self.waiting, dict(self.lost), not self.problem)
 
     def _lose(self, reason: str, count: int) -> None:
         self.lost[reason] = self.lost.get(reason, 0) + count

@@ -25,6 +25,7 @@ from mesh.access.rule_file import Right
 from mesh.access.screen import Screen
 from mesh.model.event import Delivery, Event, NewEvent
 from mesh.model.ids import MeshId, NodeKey, SessionId
+from mesh.model.limits import Limits
 from mesh.model.reasons import Close, Drop
 from mesh.model.topic import TopicError, parse_share
 from mesh.model.topic_rules import Level
@@ -50,7 +51,13 @@ class Guard:
     """One client connection, or one call, of a principal (a `mesh.node.service.Service`, and a `mesh.access.access.Judged`)."""
 
     def __init__(
-        self, service: Service, access: Access, principal: Principal, proof: Proof, remote: str
+        self,
+        service: Service,
+        access: Access,
+        principal: Principal,
+        proof: Proof,
+        remote: str,
+        limits: Limits,
     ) -> None:
         from mesh.access.guarded_receivers import GuardedReceivers
 
@@ -59,6 +66,7 @@ class Guard:
         self.principal = principal
         self.proof = proof
         self.remote = remote
+        self._limits = limits
         self.rights: Rights = access.rights_of(principal)
         self.use = access.usage.of(principal)
         self.receivers = GuardedReceivers(self)
@@ -204,9 +212,6 @@ class Guard:
     def subscribe(self, session: SessionId, sid: int, filter: str, group: str = "") -> None:
         """See Service."""
         held = self._allowed(sid, filter, group)
-        if held is None:
-            self.service.subscribe(session, sid, filter, group)  # which says what is wrong with it
-            return
         done: list[int] = []
         try:
             for number, piece in held.pieces.items():
@@ -227,12 +232,14 @@ class Guard:
         if self.screen is not None and len(held.pieces) > 1:
             self.screen.cut = True
 
-    def _allowed(self, sid: int, filter: str, group: str) -> Held | None:
-        """What may be subscribed to; None where the filter cannot be read. Raises: Denied."""
+    def _allowed(self, sid: int, filter: str, group: str) -> Held:
+        """What may be subscribed to. Raises: Denied; RefusedError MESH-E002 where the filter cannot be read."""
         try:
-            shared, plain = parse_share(filter)
-        except TopicError:
-            return None
+            shared, plain = parse_share(filter, self._limits)
+        except TopicError as error:
+            raise RefusedError("MESH-E002", str(error)) from None
+        if group and shared and group != shared:
+            raise RefusedError("MESH-E002", f"group {group!r} and $share group {shared!r} differ")
         group = group or shared
         most = self.rights.allowance.subscriptions
         if most is not None and sid not in self.held and self.use.subscriptions >= most:
@@ -284,9 +291,9 @@ class Guard:
         fresh: list[tuple[int, Held]] = []
         for sid, filter in wanted:
             held = self._allowed(sid, filter, group)
-            pieces += [(sid, filter)] if held is None else held.pieces.items()
-            if held is not None:
-                fresh.append((sid, held))
+            pieces += held.pieces.items()
+            fresh.append((sid, held))
+        group = fresh[0][1].group if fresh else group  # of one filter, perhaps written $share/GROUP/...
         replaying = self.service.replay(session, pieces, since, group)
         for sid, held in fresh:
             held.replayed = True

@@ -80,7 +80,8 @@ VALUE_OPTIONS: Final = frozenset(
 
 HELP_END: Final = """\
 Options of every command: -o table|wide|json|yaml|name, --watch, --timeout, --no-color,
---context NAME, --node URL, --events URL, --token-file FILE, --debug. 'mesh COMMAND --help' tells the rest.
+--context NAME, --node URL, --events URL, --token-file FILE, --debug. 'mesh COMMAND --help' tells
+the rest.
 Exit codes: 0 ok, 1 failed, 2 usage, 3 unreachable, 4 partial answer, 10 unhealthy.
 
 Examples:

@@ -114,7 +114,7 @@ _CONFIG: Final[tuple[ErrorCode, ...]] = (
     ErrorCode("MESH-C053", "the audit file cannot be written",
               "Make room on the disk, or correct the path and its permissions ([audit] file): records wait, and are lost and counted "
               "when too many do."),
-    ErrorCode("MESH-C054", "[auth] keys that contradict each other",
+    ErrorCode("MESH-C054", "keys of [auth] that contradict each other",
               "Set acl and at least one of tokens_file, jwks and certificates; jwks needs issuer and audience."),
 )
 # -- admin port and command line -------------------------------------------------------------------------

@@ -110,6 +110,15 @@ class JournalReading(NamedTuple):
     committed_bytes: int
 
 
+class AuditReading(NamedTuple):
+    """The audit stream as a scrape sees it. lost: records that no file has, by reason."""
+
+    written: int
+    waiting: int
+    lost: Mapping[str, int]
+    writes: bool
+
+
 class CustodyReading(NamedTuple):
     """At-least-once delivery at one moment. records: that lead on from here. waiting: records by destination. refused: batches that
     came back, by Refuse value. died: dead letters made, by Drop value. letters, letter_bytes: dead letters kept. under_way_bytes: by
@@ -136,7 +145,7 @@ class Counters:
     published: events taken in from clients. delivered: events handed to sessions, each session counted. forwarded: events
     sent over links, each link counted. drops: by Drop value. refusals: by (port, short stable reason). links: open and
     other links by (kind, state). members, routes: by state. sessions: by protocol. bytes_*: of link frames.
-    registries: by role, "all" or "nodes" and "directory".
+    registries: by role, "all" or "nodes" and "directory". audit: None where none is kept.
     """
 
     published: int = 0
@@ -158,6 +167,7 @@ class Counters:
     watch_lost: int = 0
     registries: Mapping[str, RegistryCounters] = field(default_factory=dict)
     custody: CustodyReading = field(default_factory=CustodyReading)
+    audit: AuditReading | None = None
 
 
 class Inspect(Protocol):

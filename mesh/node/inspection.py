@@ -23,7 +23,7 @@ from mesh.core.inboxes import ReplyTo
 from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Event, NewEvent
 from mesh.model.ids import BadName, NodeKey
 from mesh.node.feed import Feed, Watch
-from mesh.node.inspect import Counters, Item, JournalReading, MissingNode, RegionAnswer, What
+from mesh.node.inspect import AuditReading, Counters, Item, JournalReading, MissingNode, RegionAnswer, What
 from mesh.node.letters import ACTS, Act, Letters
 from mesh.node.registry_views import RegistryViews
 from mesh.node.service import RefusedError
@@ -52,6 +52,8 @@ class Inspection:
         self.dead_letters = Letters(node)
         self.journal: Callable[[], JournalReading | None] = lambda: None
         """Set by mesh.app: the journal's state and figures."""
+        self.audit: Callable[[], AuditReading | None] = lambda: None
+        """Set by mesh.admitted where an audit is kept."""
         self.config_items: Callable[[], list[Item]] = list
         """Set by mesh.app: the configuration with the origin of each value."""
         self.registry = RegistryViews(node.key)
@@ -83,7 +85,7 @@ class Inspection:
         """See Inspect."""
         found = self._views.counters(watch_lost=self._feed.lost)
         custody = found.custody._replace(journal=self.journal())
-        return replace(found, registries=self.registry.counters(), custody=custody)
+        return replace(found, registries=self.registry.counters(), custody=custody, audit=self.audit())
 
     async def letters(self, node: str, act: Act, lsns: Sequence[int], timeout_s: float) -> list[Item]:
         """See Inspect."""

@@ -53,7 +53,7 @@ class GuardedPort:
                 detail=refused.detail,
             )
             return refused_response(refused)
-        guard = Guard(self._service, self._access, principal, proof, connection.remote)
+        guard = Guard(self._service, self._access, principal, proof, connection.remote, self._limits)
         if self._seen.get(connection) != principal:
             self._seen[connection] = principal
             guard.audit("authenticate", f"{request.method} {request.path}", Result.ALLOWED)

@@ -112,7 +112,7 @@ def test_settings_show_every_key_as_toml_with_its_origin(tmp_path: Path) -> None
     assert rows["federation.accept"] == ('"any"', "default")
     assert rows["limits.frame_bytes"] == ('"1MiB"', "default")
     assert rows["node.id"] == ("-", "default")
-    assert not [key for key in rows if key.startswith(("tls", "auth", "topic", "bridge"))]
+    assert not [key for key in rows if key.startswith(("tls", "topic", "bridge"))]
 
 
 def test_who_may_dial_in_depends_on_where_the_link_port_is(tmp_path: Path) -> None:

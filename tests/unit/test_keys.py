@@ -24,7 +24,8 @@ bridge: to seeds links role transport cost proxy export import deny rules
 topic: filter level ordered deadline copies spool spool_policy retain
 tls: ca cert key
 tls.clients: ca cert key
-auth: tokens_file jwks acl
+auth: tokens_file jwks issuer audience name_claim roles_claim leeway jwks_refresh certificates token_in_query acl
+audit: file size files
 telemetry: otlp sample log_level log_format
 """
 

@@ -64,7 +64,6 @@ def test_an_unknown_key_names_the_nearest_spelling(tmp_path: Path, text: str, ne
         "[[topic]]\ncopies = '2'",
         "[tls]\nca = 'ca.pem'",
         "[tls.clients]\ncert = 'c.pem'",
-        "[auth]\njwks = 'https://x'",
         "[telemetry]\notlp = 'http://x:4317'",
         "[telemetry]\nsample = 5",
     ],
