@@ -45,7 +45,7 @@ class Use:
                 most = max(per_s, 1.0)
                 self.events_left = min(most, self.events_left + passed_s * per_s)
                 # A whole event must be there, but never more than a bucket holds.
-                if self.events_left < 1.0:
+                if self.events_left < 1.0 - 1e-9:
                     wait_s = (1.0 - self.events_left) / per_s
             if bytes_per_s is not None:
                 self.bytes_left = min(bytes_per_s, self.bytes_left + passed_s * bytes_per_s)
