@@ -81,6 +81,8 @@ class Access:
         self.usage = Usage()
         self.sessions: set[Judged] = set()
         """Open ones, in no order."""
+        self.generation = 0
+        """Grows whenever a proof or a right may have changed."""
         self._wall_s = wall_s
         self._stamps: dict[str, tuple[int, int, int]] = {}
         self._tokens = TokenFile({})
@@ -164,6 +166,10 @@ class Access:
             self._verified.popitem(last=False)
         return principal
 
+    def is_over(self, principal: Principal) -> bool:
+        """Whether the time of a principal's proof is over."""
+        return principal.until_s is not None and principal.until_s <= self._wall_s()
+
     def rights_of(self, principal: Principal) -> Rights:
         """What a principal may do now. Cost: 0.5 us where it was asked lately, else 1 us a rule."""
         found = self._rights.get(principal)
@@ -240,6 +246,7 @@ class Access:
         self._changed()
 
     def _changed(self) -> None:
+        self.generation += 1
         self._rights.clear()
         self._verified.clear()
         for session in list(self.sessions):
@@ -272,8 +279,7 @@ class Access:
             changed = await trio.to_thread.run_sync(self._look)
             if changed:
                 self._reload(changed, "file change")
-            now_s = self._wall_s()
-            for session in [one for one in self.sessions if (one.principal.until_s or now_s + 1) <= now_s]:
+            for session in [one for one in self.sessions if self.is_over(one.principal)]:
                 self._judge(session)
 
     def _look(self) -> dict[str, str | MeshError]:

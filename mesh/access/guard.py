@@ -18,6 +18,7 @@ from mesh.access.access import Access, Proof
 from mesh.access.audit import TOPIC as AUDIT_TOPIC
 from mesh.access.audit import Result
 from mesh.access.denial import Denied
+from mesh.access.guarded_receivers import GuardedReceivers
 from mesh.access.held import Held
 from mesh.access.principal import Principal, Scope
 from mesh.access.rights import PIECES, Cause, Rights
@@ -59,8 +60,6 @@ class Guard:
         remote: str,
         limits: Limits,
     ) -> None:
-        from mesh.access.guarded_receivers import GuardedReceivers
-
         self.service = service
         self.access = access
         self.principal = principal

@@ -8,13 +8,13 @@ Source: docs/access.md; RFC 6750 section 3.
 
 from __future__ import annotations
 
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from mesh.access.access import Access
 from mesh.access.audit import Result
-from mesh.access.credentials import shown
+from mesh.access.credentials import Shown, shown
 from mesh.access.guard import PORT, Guard
-from mesh.access.principal import Principal
 from mesh.model.limits import Limits
 from mesh.net.http import Connection
 from mesh.net.http_request import Request
@@ -25,22 +25,29 @@ from mesh.protocols.render import Renderer
 from mesh.protocols.serve import EventsPort
 
 
+class Last(NamedTuple):
+    """Who sent the request before on the same connection: good until anything changed."""
+
+    shown: Shown
+    generation: int
+    guard: Guard
+
+
 class GuardedPort:
-    """Answers the requests of one node's clients (`handle` is an `mesh.net.http_connection.Handler`). Cost: 8 us a request."""
+    """Answers the requests of one node's clients (`handle` is an `mesh.net.http_connection.Handler`). Cost: 10 us a request, 20 us
+    the first one of a connection."""
 
     def __init__(self, service: Service, access: Access, limits: Limits) -> None:
         self._service = service
         self._access = access
         self._limits = limits
         self._renderer = Renderer(service.count_drop)
-        self._seen: WeakKeyDictionary[Connection, Principal] = WeakKeyDictionary()
-        """Who came last on a connection: it is audited once."""
+        self._last: WeakKeyDictionary[Connection, Last] = WeakKeyDictionary()
 
     async def handle(self, request: Request, connection: Connection) -> Response | None:
         """One request. Raises: LinkLost; cancellation."""
         try:
-            found = shown(request, connection, in_query=self._access.terms.token_in_query)
-            principal, proof = await self._access.admit(found)
+            guard = await self._guard(request, connection)
         except RefusedError as refused:
             self._service.count_refusal(PORT, refused.code)
             self._access.audit.tell(
@@ -53,8 +60,24 @@ class GuardedPort:
                 detail=refused.detail,
             )
             return refused_response(refused)
-        guard = Guard(self._service, self._access, principal, proof, connection.remote, self._limits)
-        if self._seen.get(connection) != principal:
-            self._seen[connection] = principal
-            guard.audit("authenticate", f"{request.method} {request.path}", Result.ALLOWED)
         return await EventsPort(guard, self._limits, self._renderer).handle(request, connection)
+
+    async def _guard(self, request: Request, connection: Connection) -> Guard:
+        """The node as whoever sent the request may use it. Raises: Denied."""
+        access = self._access
+        found = shown(request, connection, in_query=access.terms.token_in_query)
+        last = self._last.get(connection)
+        if (
+            last is not None
+            and last.guard.session is None  # a guard has one session
+            and last.shown == found
+            and last.generation == access.generation
+            and not access.is_over(last.guard.principal)
+        ):
+            return last.guard
+        principal, proof = await access.admit(found)
+        guard = Guard(self._service, access, principal, proof, connection.remote, self._limits)
+        self._last[connection] = Last(found, access.generation, guard)
+        if last is None or last.guard.principal != principal:
+            guard.audit("authenticate", f"{request.method} {request.path}", Result.ALLOWED)
+        return guard
