@@ -1,6 +1,6 @@
 """What a request shows of who sends it: a bearer token, in one of three places, or the certificate of its connection.
 
-Decides where a token may stand, and takes it out of the request, so that nothing behind sees it. Never judges it.
+Decides where a token may stand, and takes it out of where it would be taken for something else. Never judges it.
 Invariant: a request with two tokens is refused: nobody could say whose it is.
 Source: RFC 6750 sections 2 and 3 (and 2.3: why a token in a URL is the last resort); RFC 9110 section 5.6.2 (token characters).
 """
@@ -35,7 +35,7 @@ class Shown(NamedTuple):
 
 def shown(request: Request, connection: Connection, *, in_query: bool) -> Shown:
     """What the request shows. in_query: `?access_token=` is taken, of a GET. Effects: the token is gone from the request's
-    headers and query; its target keeps it. Raises: Denied MESH-E062."""
+    subprotocols and query; its target keeps it. Raises: Denied MESH-E062."""
     found: list[str] = []
     for name, value in request.headers:
         if name == b"authorization":
@@ -63,7 +63,7 @@ def shown(request: Request, connection: Connection, *, in_query: bool) -> Shown:
 
 
 def _offered(request: Request) -> list[str]:
-    """Tokens among the subprotocols offered; they are taken out."""
+    """Tokens among the subprotocols offered; they become headers."""
     found: list[str] = []
     for at, (name, value) in enumerate(request.headers):
         if name != b"sec-websocket-protocol" or SUBPROTOCOL.encode() not in value:
@@ -75,6 +75,8 @@ def _offered(request: Request) -> list[str]:
             else:
                 kept.append(one.strip())
         request.headers[at] = (name, ", ".join(kept).encode("latin-1"))
+    # So that the home of a durable client, to which the request may be passed on, is shown it, too.
+    request.headers.extend((b"authorization", b"Bearer " + token.encode("latin-1")) for token in found)
     return found
 
 

@@ -71,7 +71,8 @@ class Guard:
         self.receivers = GuardedReceivers(self)
         self.session: SessionId | None = None
         self.screen: Screen | None = None
-        self.durable = False
+        self.client = ""
+        """The durable client that it is."""
         self.held: dict[int, Held] = {}
         self.groups: set[int] = set()
 
@@ -255,7 +256,7 @@ class Guard:
         if not part.filters:
             detail = f"{self.principal.name} may not {verb} {filter[:200]}: {part.cause.told}"
             raise self.deny(what, filter, part.cause, detail)
-        if (group or self.durable) and not part.whole:
+        if (group or self.client) and not part.whole:
             may = ", ".join(part.filters[:4])
             kind = "a queue group" if group else "a durable client"
             detail = (

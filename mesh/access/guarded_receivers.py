@@ -45,8 +45,9 @@ class GuardedReceivers:
         """See Receivers. Subscriptions that are no longer allowed whole are removed."""
         guard = self._guard
         self._check_name(client, "connect")
-        guard.check_connections(protocol)
-        guard.durable = True
+        if not any(isinstance(one, type(guard)) and one.client == client for one in guard.access.sessions):
+            guard.check_connections(protocol)  # else it takes the place of its older connection
+        guard.client = client
         screen = guard.new_screen(sink)
         resumed = self._receivers.connect(
             screen, protocol=protocol, client=client, acks=acks, resume_after=resume_after

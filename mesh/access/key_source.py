@@ -35,11 +35,12 @@ BACKOFF_S: Final = (1.0, 300.0)
 
 
 class KeySource:
-    """Keys from a URL. Args: changed: told when others were read. wall is not needed: ages are monotonic."""
+    """Keys from a URL. Args: changed: told when others were read."""
 
     def __init__(self, url: str, refresh_s: float, changed: Callable[[Keys], object]) -> None:
         self.url = url
         self.keys = Keys({})
+        self._raw = b""
         self.problem = ""
         """Why the last request failed; "" when it did not."""
         self.fetched = 0
@@ -103,10 +104,10 @@ class KeySource:
                 log.info("keys for JWTs are read again", url=self.url)
             self.problem = ""
             self._read_at = trio.current_time()
-            before, self.keys = self.keys.ids, keys
-            self._changed(keys)
-            if keys.ids != before:
+            if raw != self._raw:
+                self._raw, self.keys = raw, keys
                 log.info("keys for JWTs", url=self.url, keys=sorted(keys.ids))
+                self._changed(keys)
             return True
         finally:
             self._answered.set()

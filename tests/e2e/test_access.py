@@ -13,6 +13,7 @@ import trio
 from guarded import (
     Files,
     Watcher,
+    audit_lines,
     audited,
     bearer,
     closed,
@@ -546,3 +547,98 @@ async def test_half_of_auth_stops_the_start(tmp_path: Path, auth: str, code: str
     assert run.stderr.decode().startswith(code), run.stderr
     if code == "MESH-C051":
         assert b"bad.acl:2: 'publishh' is not known here; did you mean publish?" in run.stderr
+
+
+async def test_a_replay_shows_only_what_may_be_seen(tmp_path: Path) -> None:
+    files = plain_files(tmp_path)
+    shop, admin = files.tokens["shop-1"], files.tokens["admin"]
+    async with running(tmp_path) as mesh, trio.open_nursery() as nursery:
+        a = await start(mesh, files, more='[[topic]]\nfilter = "#"\nretain = "1h"')
+        for topic in ("orders/1", "orders/1/secret", "tenants/other/x", "tenants/acme/x"):
+            assert (await publish(a, admin, topic)).status == 202
+        watcher = Watcher()
+        await nursery.start(watcher.run, a, "filter=%23&from=1h", bearer(shop))
+        await watcher.wait(2)
+        assert (await publish(a, admin, "orders/2/secret")).status == 202
+        assert (await publish(a, admin, "orders/2")).status == 202
+        await watcher.wait(3)
+        assert watcher.topics == ["orders/1", "tenants/acme/x", "orders/2"]
+        async with websocket(a, shop) as socket:
+            # A replay that has no beginning leaves nothing behind: its sid is judged again when it is used again.
+            lost = await op(socket, op="subscribe", id=1, sid=5, filter="orders/#", **{"from": "a/a-1/1/1"})
+            assert lost["problem"]["code"] == "MESH-E033"
+            again = await op(socket, op="subscribe", id=2, sid=5, filter="hr/#")
+            assert again["problem"]["code"] == "MESH-E063"
+            assert (await op(socket, op="subscribe", id=3, sid=5, filter="orders/#"))["op"] == "ok"
+            taken = await op(socket, op="subscribe", id=4, sid=5, filter="orders/#")
+            assert taken["problem"]["code"] == "MESH-E019"
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_connection_may_show_different_tokens_and_a_storm_of_wrong_ones_is_a_few_lines(
+    tmp_path: Path,
+) -> None:
+    files = plain_files(tmp_path)
+    async with running(tmp_path) as mesh:
+        a = await start(mesh, files)
+        host, _, port = a.events.rpartition(":")
+        async with await trio.open_tcp_stream(host, int(port)) as stream:
+
+            async def on_it(token: str) -> int:
+                answer = await http(
+                    a.events, "POST", "/v1/events/orders/1", headers=bearer(token), body=b"x", stream=stream
+                )
+                return answer.status
+
+            for name, status in (("admin", 202), ("nobody", 403), ("admin", 202), ("shop-1", 202)):
+                assert await on_it(files.tokens[name]) == status
+            assert await on_it("wrong") == 401
+            files.take_back("admin")
+            a.signal(signal.SIGHUP)
+
+            async def gone() -> bool:
+                return await on_it(files.tokens["admin"]) == 401
+
+            await until(gone, 10, "the connection has no memory of a token that was taken back")
+            for _ in range(2_000):
+                assert await on_it("wrong") == 401
+        await audited(a, what="authenticate", result="refused", code="MESH-E062")
+
+        async def all_told() -> bool:
+            lines = [line for line in audit_lines(a) if line["code"] == "MESH-E062"]
+            return sum(line["count"] for line in lines) >= 2_000 and len(lines) < 400
+
+        await until(all_told, 10, "2,000 refusals are few lines")
+
+
+async def test_a_durable_client_is_known_by_its_token_at_any_node_of_the_region(tmp_path: Path) -> None:
+    files = plain_files(tmp_path)
+    files.rules("limit shop-1 connections=1\nallow * * #\nscope * read\n")
+    shop = files.tokens["shop-1"]
+    async with running(tmp_path) as mesh:
+        home = await start(mesh, files)
+        other = await start(mesh, files, name="a-2", flags=[f"--seed={home.link}"])
+        path = "/v1/ws?client=shop-1.w1&durable=true"
+        async with websocket(home, shop, path=path) as first:
+            assert json.loads(await first.get_message())["op"] == "resumed"
+            assert (await op(first, op="subscribe", id=1, sid=1, filter="orders/#", wait="region"))[
+                "op"
+            ] == "ok"
+            assert json.loads(await first.get_message())["op"] == "receipt"
+
+            async def known() -> bool:
+                answer = await http(
+                    other.events, "DELETE", "/v1/clients/shop-1.w2", headers=bearer(shop)
+                )  # nobody's: both nodes know each other when the table has come
+                listed = await items(other, shop, "subscriptions")
+                return answer.status == 404 and any(one["durable"] == "connected" for one in listed)
+
+            await until(known, 10, "the other node knows the home")
+            # Through the other node, by a page's subprotocol: the home is shown the token, and the older connection gives way,
+            # although one connection is all the principal may have.
+            async with websocket(other, path=path, offered=["mesh.v1.json", f"mesh.bearer.{shop}"]) as second:
+                resumed = json.loads(await second.get_message())
+                assert [one["filter"] for one in resumed["subscriptions"]] == ["orders/#"]
+                assert await closed(first) == (4409, "another connection of this client came after this one")
+        stranger = await refused(other, files.tokens["nobody"], path)
+        assert (stranger.status, stranger.json["code"]) == (403, "MESH-E067")
