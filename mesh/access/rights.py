@@ -14,10 +14,12 @@ from typing import Final, NamedTuple
 from mesh.access.meet import meet, widest
 from mesh.access.principal import Principal, Scope, filled, widened
 from mesh.access.rule_file import Place, Right, Rule, RuleFile
-from mesh.model.topic import TopicError, check_filter, covers, matches
+from mesh.model.topic import TopicError, canonical, check_filter, covers, matches
 
 REMEMBERED: Final = 8_192
 """Topics whose decisions are remembered of one principal and right; more: all are forgotten, and learned again."""
+PARTS: Final = 256
+"""Filters whose allowed parts are remembered of one principal."""
 PIECES: Final = 64
 """Filters that one subscription may be cut into; more are refused."""
 
@@ -71,7 +73,7 @@ class Rights:
     def __init__(self, file: RuleFile, principal: Principal) -> None:
         self.principal = principal
         self._default = file.default
-        self._rules: dict[Right, tuple[tuple[str, Rule], ...]] = dict.fromkeys(Right, ())
+        self._rules: dict[Right, list[tuple[str, Rule]]] = {right: [] for right in Right}
         for rule in file.rules:
             if not rule.who.means(principal):
                 continue
@@ -86,7 +88,8 @@ class Rights:
                     continue  # it is not for whoever lacks the claim
                 filter = widened(rule.filter)
             for right in rule.rights:
-                self._rules[right] += ((filter, rule),)
+                self._rules[right].append((filter, rule))
+        self._parts: dict[tuple[Right, str], Part] = {}
         self._known: dict[Right, dict[str, bool]] = {right: {} for right in Right}
         scopes: frozenset[Scope] = frozenset()
         for scope in file.scopes:
@@ -118,30 +121,37 @@ class Rights:
         return next((rule for filter, rule in self._rules[right] if matches(filter, topic)), None)
 
     def part(self, right: Right, wanted: str) -> Part:
-        """What of a filter may be subscribed to. Cost: 3 us a rule."""
+        """What of a filter may be subscribed to. Cost: 3 us a rule; remembered, for many sessions ask for the same."""
+        found = self._parts.get((right, wanted))
+        if found is None:
+            if len(self._parts) >= PARTS:
+                self._parts.clear()
+            found = self._parts[right, wanted] = self._part(right, wanted)
+        return found
+
+    def _part(self, right: Right, wanted: str) -> Part:
+        wanted = canonical(wanted)
         pieces: list[str] = []
         denied: list[str] = []
         first: Rule | None = None
         whole = False
         for filter, rule in self._rules[right]:
             common = meet(filter, wanted)
-            if common is None or any(covers(deny, common) for deny in denied):
+            if common is None:
                 continue
             if not rule.allow:
                 first = first or rule
                 denied.append(filter)
-                if covers(filter, wanted):
-                    break
+                if common == wanted:
+                    break  # nothing of it is left
+                continue
+            if any(covers(deny, common) for deny in denied):
                 continue
             pieces.append(common)
-            if covers(filter, wanted):
+            if common == wanted:
                 whole = not denied
                 break
-        cause = Cause(first, self._default)
-        filters = widest(pieces)
-        if wanted == "+/#" and "#" in filters:
-            filters = (wanted,)
-        return Part(filters, whole, cause)
+        return Part(widest(pieces), whole, Cause(first, self._default))
 
 
 def _allowance(file: RuleFile, principal: Principal) -> Allowance:

@@ -125,6 +125,42 @@ def test_who_may_dial_in_depends_on_where_the_link_port_is(tmp_path: Path) -> No
     assert config(tmp_path, '[federation]\naccept = "listed"').federation.accept == "listed"
 
 
+AUTH = '[auth]\nacl = "mesh.acl"\ntokens_file = "tokens"\n'
+
+
+def test_ports_off_loopback_need_both_a_proof_of_clients_and_a_word_about_clear_text(tmp_path: Path) -> None:
+    open_ports = AUTH + '[listen]\nevents = "0.0.0.0:1"\nadmin = "0.0.0.0:2"'
+    assert problem(tmp_path, open_ports).code == "MESH-C017"
+    assert problem(tmp_path, AUTH + '[listen]\nadmin = "0.0.0.0:2"').code == "MESH-C018"
+    found = config(tmp_path, open_ports, MESH_INSECURE_CLIENTS="1")
+    assert found.warnings() == ("tokens cross the network in clear text (--insecure-clients)",)
+    without = open_ports.removeprefix(AUTH)
+    assert problem(tmp_path, without, MESH_INSECURE_CLIENTS="1").code == "MESH-C018"
+
+
+def test_access_is_what_auth_says(tmp_path: Path) -> None:
+    assert config(tmp_path, "").access is None
+    found = config(tmp_path, AUTH).access
+    assert found is not None
+    assert (found.acl, found.tokens_file, found.tokens, found.certificates) == (
+        Path("mesh.acl"),
+        Path("tokens"),
+        None,
+        False,
+    )
+    found = config(
+        tmp_path, '[auth]\nacl = "a"\njwks = "k"\nissuer = "i"\naudience = "u"\nleeway = "5s"'
+    ).access
+    assert found is not None
+    assert found.tokens is not None
+    assert (found.jwks, found.tokens.issuer, found.tokens.audience, found.tokens.leeway_s) == (
+        "k",
+        "i",
+        "u",
+        5.0,
+    )
+
+
 def test_the_hop_limit_has_one_key(tmp_path: Path) -> None:
     assert config(tmp_path, "[federation]\nhop_limit = 5").limits.hop_limit == 5
 
