@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from mesh.access.terms import AccessTerms, TokenTerms, check_source
+from mesh.access.terms import AccessTerms, access_terms, terms_problems
 from mesh.backends import Backend, backend_problems, backend_warnings, file_problems
 from mesh.keys import KEYS, LISTS
 from mesh.model.errors import MeshError
@@ -296,35 +296,11 @@ def _build(merged: _Merged, *, insecure_links: bool, insecure_clients: bool) -> 
         topics=tuple(_topic_rule(merged.table("topic", index)) for index in merged.lists["topic"]),
         limits=Limits(hop_limit=federation["hop_limit"], **merged.table("limits")),
         telemetry=TelemetryConfig(**merged.table("telemetry")),
-        access=_access(merged.table("auth")),
+        access=access_terms(merged.table("auth")),
         audit=AuditConfig(**merged.table("audit")),
         insecure_links=insecure_links,
         insecure_clients=insecure_clients,
         settings=tuple(merged.settings({"federation.accept": federation["accept"]})),
-    )
-
-
-def _access(table: Mapping[str, Any]) -> AccessTerms | None:
-    """None where [auth] is not set, or lacks what `_access_problems` tells of."""
-    if table["acl"] is None:
-        return None
-    tokens = None
-    if table["jwks"] is not None:
-        tokens = TokenTerms(
-            issuer=table["issuer"] or "",
-            audience=table["audience"] or "",
-            name_claim=table["name_claim"],
-            roles_claim=table["roles_claim"],
-            leeway_s=table["leeway"],
-        )
-    return AccessTerms(
-        acl=table["acl"],
-        tokens_file=table["tokens_file"],
-        jwks=table["jwks"] or "",
-        tokens=tokens,
-        jwks_refresh_s=table["jwks_refresh"],
-        certificates=table["certificates"],
-        token_in_query=table["token_in_query"],
     )
 
 
@@ -421,25 +397,8 @@ def _topic_problems(config: Config, merged: _Merged) -> Iterator[MeshError]:
 def _access_problems(merged: _Merged) -> Iterator[MeshError]:
     """[auth] is whole or not there: half of it would keep everybody out, or nobody."""
     given = [name for name in merged.entries if name.startswith("auth.")]
-    if not given:
-        return
-    table = merged.table("auth")
-    where = merged.where(given[0])
-    if table["acl"] is None:
-        what = "auth.acl is missing: without rules nobody may do anything"
-        yield MeshError("MESH-C054", where, what)
-    if table["tokens_file"] is None and table["jwks"] is None and not table["certificates"]:
-        what = "nobody could show who they are: none of tokens_file, jwks and certificates is set"
-        yield MeshError("MESH-C054", where, what)
-    if table["jwks"] is not None:
-        for name in ("issuer", "audience"):
-            if not table[name]:
-                what = f"auth.{name} is missing: keys alone do not tell for whom a token is"
-                yield MeshError("MESH-C054", merged.where("auth.jwks"), what)
-        try:
-            check_source(table["jwks"])
-        except ValueError as error:
-            yield MeshError("MESH-C054", merged.where("auth.jwks"), str(error))
+    for key, what in terms_problems(merged.table("auth")) if given else ():
+        yield MeshError("MESH-C054", merged.where(f"auth.{key}" if key else given[0]), what)
 
 
 def _open_ports(config: Config, merged: _Merged) -> Iterator[MeshError]:

@@ -1,13 +1,15 @@
 """What the operator says of clients' proofs: which files, which issuer, what its tokens must say.
 
-Decides what a source of keys may be. Imports no library for tokens: a node without JWTs needs none.
+Decides what `[auth]` means as a whole, and what a source of keys may be. Imports no library for tokens: a node without JWTs needs none.
 Source: docs/access.md; RFC 7519 section 4.1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from mesh.model.quantity import Address
@@ -44,6 +46,46 @@ class AccessTerms:
     jwks_refresh_s: float = 300.0
     certificates: bool = False
     token_in_query: bool = False
+
+
+def access_terms(table: Mapping[str, Any]) -> AccessTerms | None:
+    """What `[auth]` says, key by key; None where it is not set, or lacks what `terms_problems` tells of."""
+    if table["acl"] is None:
+        return None
+    tokens = None
+    if table["jwks"] is not None:
+        tokens = TokenTerms(
+            issuer=table["issuer"] or "",
+            audience=table["audience"] or "",
+            name_claim=table["name_claim"],
+            roles_claim=table["roles_claim"],
+            leeway_s=table["leeway"],
+        )
+    return AccessTerms(
+        acl=table["acl"],
+        tokens_file=table["tokens_file"],
+        jwks=table["jwks"] or "",
+        tokens=tokens,
+        jwks_refresh_s=table["jwks_refresh"],
+        certificates=table["certificates"],
+        token_in_query=table["token_in_query"],
+    )
+
+
+def terms_problems(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What contradicts itself in an `[auth]` that is set: (key, what); key "" for the table."""
+    if table["acl"] is None:
+        yield "", "auth.acl is missing: without rules nobody may do anything"
+    if table["tokens_file"] is None and table["jwks"] is None and not table["certificates"]:
+        yield "", "nobody could show who they are: none of tokens_file, jwks and certificates is set"
+    if table["jwks"] is not None:
+        for name in ("issuer", "audience"):
+            if not table[name]:
+                yield "jwks", f"auth.{name} is missing: keys alone do not tell for whom a token is"
+        try:
+            check_source(table["jwks"])
+        except ValueError as error:
+            yield "jwks", str(error)
 
 
 def is_url(source: str) -> bool:
