@@ -642,3 +642,26 @@ async def test_a_durable_client_is_known_by_its_token_at_any_node_of_the_region(
                 assert await closed(first) == (4409, "another connection of this client came after this one")
         stranger = await refused(other, files.tokens["nobody"], path)
         assert (stranger.status, stranger.json["code"]) == (403, "MESH-E067")
+
+
+async def test_without_auth_nobody_is_asked_and_an_audit_is_kept_only_where_one_is_named(
+    tmp_path: Path,
+) -> None:
+    config = tmp_path / "mesh.toml"
+    config.write_text(f'[audit]\nfile = "{tmp_path / "log" / "audit.jsonl"}"\n')
+    async with running(tmp_path) as mesh:
+        plain = await mesh.start("a-1", "a")
+        audits = await mesh.start("a-2", "a", "--config", str(config))
+        for node in (plain, audits):
+            answer = await http(node.events, "POST", "/v1/events/hr/1", body=b"x", headers=bearer("whatever"))
+            assert answer.status == 202
+            assert (await http(node.admin, "GET", "/v1/access")).status == 404
+            text = (await http(node.admin, "GET", "/metrics")).body
+            assert (b"mesh_audit_writes 1.0" in text) is (node is audits)
+            assert (await http(node.admin, "POST", "/v1/node/leave")).status == 202
+            assert node.process is not None
+            with trio.fail_after(15):
+                await node.process.wait()
+        assert not list((plain.folder / "data").glob("audit*"))
+        lines = [json.loads(line) for line in (tmp_path / "log" / "audit.jsonl").read_text().splitlines()]
+        assert [(line["what"], line["who"], line["result"]) for line in lines] == [("drain", "", "done")]
