@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
 
+from federation.core.policy.rules import Denial
 from mesh.access.audit import TOPIC, Audit, Result
 from mesh.access.audit_file import AuditFile
 from mesh.config import Config, data_folder
@@ -25,14 +26,19 @@ if TYPE_CHECKING:
     from mesh.node.runner import Node
 
 AUDIT_FILE = "audit.jsonl"
+DENIALS_S: Final = 0.25
+"""How often what did not cross to another region is told to the audit."""
 
 
 class Admitted:
-    """access: None where the ports ask nobody. audit: None where none is kept."""
+    """access: None where the ports ask nobody. audit: None where none is kept. denied: what did not cross to other regions."""
 
-    def __init__(self, access: Access | None, audit: Audit | None) -> None:
+    def __init__(
+        self, access: Access | None, audit: Audit | None, denied: Callable[[], Sequence[Denial]] = list
+    ) -> None:
         self.access = access
         self.audit = audit
+        self._denied = denied
 
     @classmethod
     def of(cls, config: Config, node: Node) -> Admitted:
@@ -44,19 +50,36 @@ class Admitted:
         asked = config.access is not None
         audit = Audit(str(node.key), time.time, file, Published(node).publish if asked else None)
         node.inspection.audit = audit.reading
+        denied = node.machine.boundary.audit.take
         if config.access is None:
-            return cls(None, audit)
+            return cls(None, audit, denied)
         from mesh.access.access import Access
 
-        return cls(Access(config.access, audit, time.time), audit)
+        return cls(Access(config.access, audit, time.time), audit, denied)
 
     async def run(self) -> None:
         """Until cancelled; returns at once where nothing is asked for."""
         async with trio.open_nursery() as nursery:
             if self.audit is not None:
                 nursery.start_soon(self.audit.run, name="audit")
+                nursery.start_soon(self._tell_denied, self.audit, name="denials")
             if self.access is not None:
                 nursery.start_soon(self.access.run, name="access")
+
+    async def _tell_denied(self, audit: Audit) -> None:
+        while True:
+            for one in self._denied():
+                audit.tell(
+                    one.direction.value,
+                    one.topic,
+                    Result.DENIED,
+                    who=one.peer,
+                    kind="node",
+                    port="link",
+                    rule=f'rule "{one.rule}" ({one.where})' if one.rule else one.where,
+                    detail=f"{one.mesh_id} for {','.join(one.regions)}: {one.reason.value}",
+                )
+            await trio.sleep(DENIALS_S)
 
     def reload(self, by: str) -> None:
         """Read the files of [auth] again."""

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias, assert_never
 
@@ -23,6 +24,8 @@ import trio
 
 import mesh
 from federation.bridge import BridgePlan, keep_bridges
+from federation.core.policy.boundary import Boundary
+from federation.core.policy.sealing import NONCE_BYTES
 from federation.core.routes import RouteSettings
 from mesh.admin.guarded import GuardedAdminPort
 from mesh.admin.port import AdminPort
@@ -31,6 +34,7 @@ from mesh.backends import Backend, read_password
 from mesh.config import BridgeConfig, Config, RegistryConfig, check_files, data_folder
 from mesh.core.membership import MembershipSettings
 from mesh.core.opening import Terms
+from mesh.identity.credentials import HomeCredentials
 from mesh.model.errors import ERRORS, MeshError
 from mesh.model.ids import NodeKey
 from mesh.model.journal import JournalLimits, JournalState
@@ -41,6 +45,7 @@ from mesh.net.link_listener import LinkListener, Pending
 from mesh.net.listener import Listener, open_listener
 from mesh.net.own_address import told_address
 from mesh.net.supervise import Crashes
+from mesh.net.tls_port import Handshakes
 from mesh.net.transport import Transport
 from mesh.node.dialler import Target
 from mesh.node.discovery import Discovery
@@ -48,9 +53,12 @@ from mesh.node.event_log import EventLog
 from mesh.node.inspect import JournalReading
 from mesh.node.runner import Node
 from mesh.node.settings import NodeSettings
+from mesh.policies import Policy, read_policy
+from mesh.policy_watch import PolicyWatch
 from mesh.protocols.guarded import GuardedPort
 from mesh.protocols.serve import EventsPort
 from mesh.reload import changes_of
+from mesh.secured import Secured
 from mesh.store.epoch import DataFolder, claim, next_epoch, node_id
 from mesh.store.eventlog import EventLogEngine
 from mesh.store.flusher import Flusher
@@ -92,10 +100,12 @@ def _run(config: Config, again: Again | None) -> None:
     configure_logging(config)
     with DataFolder(data_folder(config)) as folder:
         name = config.node.id or node_id(folder.path, socket.gethostname())
-        claim(folder.path, NodeKey(config.node.region, name))
+        key = NodeKey(config.node.region, name)
+        secured = Secured(config, key)
+        claim(folder.path, key)
         epoch = next_epoch(folder.path, time.time())
         with closing(_open_journal(folder.path, config.limits)) as journal:
-            trio.run(_main, config, name, epoch, again, journal, strict_exception_groups=True)
+            trio.run(_main, config, name, epoch, again, journal, secured, strict_exception_groups=True)
 
 
 def _open_journal(folder: Path, limits: Limits) -> Journal:
@@ -188,7 +198,9 @@ def _terms(bridge: BridgeConfig) -> Terms:
     return Terms(expect_region=bridge.to, role=bridge.role, cost=bridge.cost)
 
 
-async def _main(config: Config, name: str, epoch: int, again: Again | None, journal: Journal) -> None:
+async def _main(
+    config: Config, name: str, epoch: int, again: Again | None, journal: Journal, secured: Secured
+) -> None:
     """Bind every port first, so that a start that cannot succeed changes nothing for anybody."""
     listeners: dict[str, Listener] = {}
     try:
@@ -199,18 +211,24 @@ async def _main(config: Config, name: str, epoch: int, again: Again | None, jour
         ):
             if address is not None:
                 listeners[what] = await open_listener(f"listen.{what}", str(address))
+        policy = None if config.policy is None else read_policy(config.policy)
         link_address = await _told_address(config, listeners, None)
         events_address = await _told_address(config, listeners, None, "events")
         node = Node(
             settings_of(config, name, epoch, link_address, events_address),
             store=JournalStore(journal),
             rules=TopicRules(config.topics),
+            secure=secured.links,
+            boundary=_boundary(config, policy),
         )
+        if secured.ports is not None:
+            node.clients.home_secure = partial(HomeCredentials, secured.ports)
         _show_settings(node, config)
+        node.inspection.security = secured
         node.inspection.journal = lambda: _journal_reading(journal)
         for warning in config.warnings():
             log.warning("insecure", detail=warning)
-        await _serve(config, node, listeners, again, journal, Admitted.of(config, node))
+        await _serve(config, node, listeners, again, journal, secured, policy, Admitted.of(config, node))
     finally:
         for listener in listeners.values():
             listener.close()
@@ -303,6 +321,14 @@ async def _told_address(
     return await told_address(listeners[port].address, towards)
 
 
+def _boundary(config: Config, policy: Policy | None) -> Boundary:
+    """What may cross to other regions."""
+    nonce = partial(secrets.token_bytes, NONCE_BYTES)
+    if policy is None:
+        return Boundary(config.node.region, config.limits, nonce=nonce)
+    return Boundary(config.node.region, config.limits, policy.rule_file, policy.keys, nonce)
+
+
 def _event_log(config: Config, node: Node) -> EventLog | None:
     """The node's event log; None where nothing is kept. The engine is imported only where it is used."""
     rules = TopicRules(config.topics)
@@ -317,8 +343,9 @@ def _event_log(config: Config, node: Node) -> EventLog | None:
             set_aside(folder)
         return SqliteLog(folder)
 
-    node.clients.log = EventLog(node, rules, open_engine)
-    return node.clients.log
+    node.clients.log = event_log = EventLog(node, rules, open_engine)
+    event_log.attach()
+    return event_log
 
 
 async def _serve(
@@ -327,6 +354,8 @@ async def _serve(
     listeners: dict[str, Listener],
     again: Again | None,
     journal: Journal,
+    secured: Secured,
+    policy: Policy | None,
     admitted: Admitted,
 ) -> None:
     nodes, directory = open_registries(config.registry)
@@ -334,22 +363,30 @@ async def _serve(
     discovery = Discovery(
         node, node.settings.address, nodes, directory, config.registry.lease_s, directory_address=at_directory
     )
+    event_log = _event_log(config, node)
     async with _closing(discovery), trio.open_nursery() as nursery:
-        reloading = Reloading(config, node, discovery, admitted, again) if again is not None else None
-        nursery.start_soon(_on_signals, node, reloading, admitted, name="signals")
+        reloading = (
+            Reloading(config, node, discovery, secured, admitted, again) if again is not None else None
+        )
+        rules = None
+        if policy is not None and config.policy is not None:
+            rules = PolicyWatch(config.policy, policy, node, admitted.audit)
+        nursery.start_soon(_on_signals, node, reloading, admitted, rules, name="signals")
+        nursery.start_soon(secured.run, name="certificates")
         nursery.start_soon(admitted.run, name="access")
+        if rules is not None:
+            nursery.start_soon(rules.run, name="policy")
         nursery.start_soon(node.dialler.keep_members, name="member links")
         for seed in config.registry.seeds:
             target = Target(str(seed), Terms(expect_region=node.key.region), where="registry.seeds")
             nursery.start_soon(node.dialler.keep, target, name=f"seed {seed}")
         nursery.start_soon(keep_bridges, node, _plans(config), discovery.directory, name="bridges")
         nursery.start_soon(discovery.run, name="discovery")
-        event_log = _event_log(config, node)
         if event_log is not None:
             await nursery.start(event_log.run)
         flusher = Flusher(journal, lambda _: node.stored(), lambda state: _journal_state(node, state))
         nursery.start_soon(flusher.run, name="journal")
-        await _open_ports(config, node, listeners, nursery, admitted)
+        await _open_ports(config, node, listeners, nursery, secured, admitted)
         _tell_ready(node, listeners)
         try:
             await node.run()
@@ -373,10 +410,23 @@ async def _closing(discovery: Discovery) -> AsyncIterator[None]:
 
 
 async def _open_ports(
-    config: Config, node: Node, listeners: dict[str, Listener], nursery: trio.Nursery, admitted: Admitted
+    config: Config,
+    node: Node,
+    listeners: dict[str, Listener],
+    nursery: trio.Nursery,
+    secured: Secured,
+    admitted: Admitted,
 ) -> None:
     crashes = Crashes(lambda kind, name, error: node.count_refusal(kind, "task_crashed"))
     limits: Limits = config.limits
+
+    def handshakes(what: str) -> Handshakes | None:
+        if secured.ports is None:
+            return None
+        return Handshakes(
+            secured.ports, limits, partial(node.count_refusal, what), partial(secured.refused, what)
+        )
+
     if "link" in listeners:
 
         async def accept(transport: Transport, pending: Pending) -> None:
@@ -388,6 +438,8 @@ async def _open_ports(
             limits,
             crashes=crashes,
             count_refusal=lambda reason: node.count_refusal("link", reason),
+            secure=secured.links,
+            when_refused=partial(secured.refused, "link"),
         )
         await nursery.start(links.serve)
     if "events" in listeners:
@@ -402,6 +454,7 @@ async def _open_ports(
             crashes=crashes,
             count_refusal=lambda reason: node.count_refusal("events", reason),
             on_loopback=listeners["events"].on_loopback,
+            handshakes=handshakes("events"),
         )
         node.on_drain.append(events.drain)
         await nursery.start(events.serve)
@@ -418,6 +471,7 @@ async def _open_ports(
             crashes=crashes,
             count_refusal=lambda reason: node.count_refusal("admin", reason),
             on_loopback=listeners["admin"].on_loopback,
+            handshakes=handshakes("admin"),
         )
         await nursery.start(admin.serve)
 
@@ -448,9 +502,16 @@ class Reloading:
     """What SIGHUP does: read the configuration again and take over what can be changed while the node runs."""
 
     def __init__(
-        self, config: Config, node: Node, discovery: Discovery, admitted: Admitted, again: Again
+        self,
+        config: Config,
+        node: Node,
+        discovery: Discovery,
+        secured: Secured,
+        admitted: Admitted,
+        again: Again,
     ) -> None:
         self._config = config
+        self._secured = secured
         self._node = node
         self._admitted = admitted
         self._discovery = discovery
@@ -459,7 +520,8 @@ class Reloading:
     def reload(self) -> None:
         """Change what can be changed; a configuration with a problem changes nothing. Never raises for what is written there.
 
-        The files of [auth] are read again whatever the configuration says."""
+        Certificates and the files of [auth] are read again whatever the configuration says."""
+        self._secured.reload()
         self._admitted.reload("SIGHUP")
         new, problems = self._again()
         if new is not None:
@@ -491,12 +553,16 @@ def _show_settings(node: Node, config: Config) -> None:
     ]
 
 
-async def _on_signals(node: Node, reloading: Reloading | None, admitted: Admitted) -> None:
+async def _on_signals(
+    node: Node, reloading: Reloading | None, admitted: Admitted, rules: PolicyWatch | None = None
+) -> None:
     """The first SIGTERM or SIGINT drains, the second stops at once; SIGHUP reads the file again, if there is one."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             if number == signal.SIGHUP and reloading is not None:
                 reloading.reload()
+                if rules is not None:
+                    rules.reload()
             elif node.draining:
                 log.warning("stopped at once", signal=signal.Signals(number).name)
                 node.stop_now()

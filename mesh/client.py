@@ -16,6 +16,7 @@ Source: docs/clients.md; design page "What a person sees", Publishing and subscr
 from __future__ import annotations
 
 import itertools
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -152,13 +153,15 @@ class Client:
         ack_timeout_s: float = 0.0,
         max_deliveries: int = 0,
         token: str | Callable[[], str] = "",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Args: url: of the events port; several are tried in turn. name: source (mesh://client/NAME) of plain data.
         connect_timeout_s: for connecting, and for a call made while there is no connection.
         durable: the name under which the mesh keeps subscriptions and at-least-once events while this client is away.
         acks: "explicit" (`ack` each event; the default of a durable client) or "auto". ack_timeout_s, max_deliveries: when an
         unacknowledged event comes again, and how often; 0: as the node has it.
-        token: shown at each connection, where the node asks for one; a function is asked each time, for tokens that end."""
+        token: shown at each connection, where the node asks for one; a function is asked each time, for tokens that end.
+        tls: for https:// and wss://; default: what MESH_CA, MESH_CERT and MESH_KEY say (`mesh.client_tls`)."""
         self.urls = (url,) if isinstance(url, str) else tuple(url)
         self.source = f"mesh://client/{name}"
         self._timeout_s = connect_timeout_s
@@ -187,6 +190,7 @@ class Client:
             resumed=self._resumed,
             ended=self._end,
             token=token,
+            tls=tls,
         )
 
     @property

@@ -18,6 +18,7 @@ import msgspec
 import trio
 import trio_websocket
 
+from mesh.client_tls import client_context
 from mesh.model.errors import ERRORS, MeshError
 from mesh.net.supervise import unwrapped
 
@@ -107,8 +108,10 @@ class ClientConnection:
         resumed: Callable[[Answer], None] | None = None,
         ended: Callable[[MeshError], None] | None = None,
         token: str | Callable[[], str] = "",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._token = token
+        self._tls = tls
         self.urls = tuple(urls)
         self.number = 0
         """Counts the connections made."""
@@ -241,7 +244,7 @@ class ClientConnection:
             try:
                 url = self.urls[self._turn % len(self.urls)]
                 with trio.fail_after(self._timeout_s):
-                    stream, host = await _open_stream(url)
+                    stream, host = await _open_stream(url, self._tls)
                 # trio-websocket leaves the stream of a refused opening to its collector: it is closed here.
                 with unwrapped():
                     async with stream, trio.open_nursery() as nursery:
@@ -385,7 +388,7 @@ def _first_failure(error: BaseException, urls: str) -> MeshError:
 _NO_ADDRESS: Final = "this is no address of an events port: write http://HOST:PORT"
 
 
-async def _open_stream(url: str) -> tuple[trio.abc.Stream, str]:
+async def _open_stream(url: str, tls: ssl.SSLContext | None) -> tuple[trio.abc.Stream, str]:
     """A stream to http://HOST:PORT, https://, ws://, wss:// or HOST:PORT, and the Host header's value. Raises: OSError."""
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -396,7 +399,7 @@ async def _open_stream(url: str) -> tuple[trio.abc.Stream, str]:
     if parts.scheme not in ("http", "https", "ws", "wss") or parts.hostname is None:
         raise OSError(_NO_ADDRESS)
     if secure:
-        context = ssl.create_default_context()
+        context = tls if tls is not None else client_context()
         return (
             await trio.open_ssl_over_tcp_stream(
                 parts.hostname, port, ssl_context=context, https_compatible=True

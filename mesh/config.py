@@ -18,9 +18,10 @@ from mesh.access.terms import AccessTerms, access_terms, terms_problems
 from mesh.backends import Backend, backend_problems, backend_warnings, file_problems
 from mesh.keys import KEYS, LISTS
 from mesh.model.errors import MeshError
-from mesh.model.limits import Limits
+from mesh.model.limits import CALL_COPIES, Limits
 from mesh.model.quantity import Address
 from mesh.model.topic_rules import Level, SpoolPolicy, TopicRule
+from mesh.policies import read_policy
 from mesh.sources import Entry, Source, from_environ, from_file, from_flags, indexes
 
 INSECURE_LINKS, INSECURE_CLIENTS = "MESH_INSECURE_LINKS", "MESH_INSECURE_CLIENTS"
@@ -96,7 +97,7 @@ class BridgeConfig:
     to: str
     seeds: tuple[Address, ...]
     links: int
-    role: Literal["transit", "peer", "stub"]
+    role: Literal["transit", "peer", "stub", "dmz"]
     transport: Literal["tcp", "ws"]
     cost: int
 
@@ -108,6 +109,26 @@ class AuditConfig:
     file: Path | None = None
     size: int = 16 << 20
     files: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """Links inside TLS."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TlsClientsConfig:
+    """The events and admin ports inside TLS. ca: of clients' certificates, and of other nodes' ports; None only where
+    none are asked for."""
+
+    ca: Path | None
+    cert: Path
+    key: Path
+    certificates: Literal["none", "optional", "required"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +147,14 @@ class Config:
     federation: FederationConfig
     membership: MembershipConfig
     bridges: tuple[BridgeConfig, ...]
+    policy: Path | None
     topics: tuple[TopicRule, ...]
     limits: Limits
     telemetry: TelemetryConfig
     access: AccessTerms | None = None
     audit: AuditConfig = AuditConfig()
+    tls: TlsConfig | None = None
+    tls_clients: TlsClientsConfig | None = None
     insecure_links: bool = False
     insecure_clients: bool = False
     settings: tuple[Setting, ...] = ()
@@ -138,15 +162,25 @@ class Config:
     def warnings(self) -> tuple[str, ...]:
         """What to log at the start: ports that are open to a network because the operator said so."""
         found = []
-        if self.insecure_links:
+        if self.links_exposed:
             found.append("links are in clear text and peers are not authenticated (--insecure-links)")
         if self.insecure_clients and self.access is None:
             found.append("anybody who reaches the events port may publish and subscribe (--insecure-clients)")
-        elif self.insecure_clients:
+        elif self.clients_exposed:
             found.append("tokens cross the network in clear text (--insecure-clients)")
         for table, backend in self.registry_backends():
             found += backend_warnings(table, backend)
         return tuple(found)
+
+    @property
+    def links_exposed(self) -> bool:
+        """Whether links may cross a network in clear text, because the operator said so."""
+        return self.insecure_links and self.tls is None
+
+    @property
+    def clients_exposed(self) -> bool:
+        """Whether the events port may be reached over a network in clear text, because the operator said so."""
+        return self.insecure_clients and self.tls_clients is None
 
     def registry_backends(self) -> tuple[tuple[str, Backend], ...]:
         """The registry and, where it is elsewhere, the directory, each with its table's name."""
@@ -210,11 +244,17 @@ def check(
 
 def check_files(config: Config) -> list[MeshError]:
     """Whether the files that the configuration names can be used. Opens them: not part of `check`, which a test or a tool
-    may call anywhere. Problems: MESH-C026 for each."""
+    may call anywhere. Problems: MESH-C026 for each, and what the policy's file
+    has."""
     origins = {setting.key: setting.where for setting in config.settings if setting.where}
     found: list[MeshError] = []
     for table, backend in config.registry_backends():
         found += file_problems(table, backend, lambda name: origins.get(name, name))
+    if config.policy is not None:
+        try:
+            read_policy(config.policy)
+        except MeshError as error:
+            found.append(error)
     return found
 
 
@@ -279,8 +319,10 @@ def _build(merged: _Merged, *, insecure_links: bool, insecure_clients: bool) -> 
     del directory["lease"], directory["seeds"]
     for name in ("probe_interval", "probe_timeout"):
         membership[f"{name}_s"] = membership.pop(name)
+    tls = _tls(merged)
     if federation["accept"] is None:
-        federation["accept"] = "any" if listen.link is not None and listen.link.is_loopback else "listed"
+        on_loopback = listen.link is not None and listen.link.is_loopback
+        federation["accept"] = "any" if on_loopback and tls is None else "listed"
     return Config(
         node=NodeConfig(**merged.table("node")),
         listen=listen,
@@ -293,15 +335,41 @@ def _build(merged: _Merged, *, insecure_links: bool, insecure_clients: bool) -> 
         federation=FederationConfig(**federation),
         membership=MembershipConfig(**membership),
         bridges=tuple(BridgeConfig(**merged.table("bridge", index)) for index in merged.lists["bridge"]),
+        policy=merged.table("policy")["file"],
         topics=tuple(_topic_rule(merged.table("topic", index)) for index in merged.lists["topic"]),
         limits=Limits(hop_limit=federation["hop_limit"], **merged.table("limits")),
         telemetry=TelemetryConfig(**merged.table("telemetry")),
         access=access_terms(merged.table("auth")),
         audit=AuditConfig(**merged.table("audit")),
+        tls=tls,
+        tls_clients=_tls_clients(merged, tls),
         insecure_links=insecure_links,
         insecure_clients=insecure_clients,
         settings=tuple(merged.settings({"federation.accept": federation["accept"]})),
     )
+
+
+def _tls(merged: _Merged) -> TlsConfig | None:
+    """None where a key is missing, too: that is a contradiction, which stops the start."""
+    table = merged.table("tls")
+    return TlsConfig(**table) if all(table.values()) else None
+
+
+def _tls_clients(merged: _Merged, tls: TlsConfig | None) -> TlsClientsConfig | None:
+    """As `_tls`; what is not given comes from [tls]."""
+    table = merged.table("tls.clients")
+    if not any(name.startswith("tls.clients.") for name in merged.entries):
+        return None
+    asked: Literal["none", "optional", "required"] = table["certificates"] or (
+        "optional" if table["ca"] else "none"
+    )
+    own = table["cert"], table["key"]
+    if not any(own) and tls is not None:
+        own = tls.cert, tls.key
+    ca = table["ca"] or (tls.ca if tls is not None else None)
+    if not all(own) or (asked != "none" and ca is None):
+        return None
+    return TlsClientsConfig(ca=ca, cert=own[0], key=own[1], certificates=asked)
 
 
 def _topic_rule(table: Mapping[str, Any]) -> TopicRule:
@@ -310,6 +378,7 @@ def _topic_rule(table: Mapping[str, Any]) -> TopicRule:
         level=Level(table["level"]),
         ordered=table["ordered"],
         deadline_s=table["deadline"] or 0.0,
+        copies=table["copies"],
         spool_bytes=table["spool"] or 0,
         spool_policy=SpoolPolicy(table["spool_policy"]),
         retain_s=table["retain"] or 0.0,
@@ -341,7 +410,8 @@ _ORDERED: Final = (
 
 def _contradictions(config: Config, merged: _Merged) -> Iterator[MeshError]:
     yield from _open_ports(config, merged)
-    yield from _access_problems(merged)
+    yield from _access_problems(config, merged)
+    yield from _tls_problems(config, merged)
     yield from _bridge_problems(config, merged)
     yield from backend_problems("registry", config.registry.backend, merged.entries, merged.where)
     yield from _directory_problems(config, merged)
@@ -356,6 +426,9 @@ def _contradictions(config: Config, merged: _Merged) -> Iterator[MeshError]:
         if getattr(config.limits, smaller) > getattr(config.limits, larger):
             key = "federation.hop_limit" if smaller == "hop_limit" else f"limits.{smaller}"
             yield MeshError("MESH-C006", merged.where(key), f"it is more than limits.{larger}")
+    if CALL_COPIES * config.limits.body_bytes > config.limits.journal_pending_bytes:
+        what = f"it is less than {CALL_COPIES} times limits.body_bytes: the largest call at least once would never be taken"
+        yield MeshError("MESH-C006", merged.where("limits.journal_pending_bytes"), what)
 
 
 def _directory_problems(config: Config, merged: _Merged) -> Iterator[MeshError]:
@@ -383,6 +456,7 @@ def _topic_problems(config: Config, merged: _Merged) -> Iterator[MeshError]:
             continue
         for key, given in (
             ("ordered", rule.ordered),
+            ("copies", rule.copies > 1),
             ("spool", rule.spool_bytes),
         ):
             if given:
@@ -394,17 +468,46 @@ def _topic_problems(config: Config, merged: _Merged) -> Iterator[MeshError]:
                 )
 
 
-def _access_problems(merged: _Merged) -> Iterator[MeshError]:
+def _access_problems(config: Config, merged: _Merged) -> Iterator[MeshError]:
     """[auth] is whole or not there: half of it would keep everybody out, or nobody."""
     given = [name for name in merged.entries if name.startswith("auth.")]
     for key, what in terms_problems(merged.table("auth")) if given else ():
         yield MeshError("MESH-C054", merged.where(f"auth.{key}" if key else given[0]), what)
+    asked = config.tls_clients is not None and config.tls_clients.certificates != "none"
+    if config.access is not None and config.access.certificates and not asked:
+        what = "clients are not asked for certificates"
+        remedy = 'Set [tls.clients] certificates to "optional" or "required".'
+        yield MeshError("MESH-C054", merged.where("auth.certificates"), what, remedy)
+
+
+def _tls_problems(config: Config, merged: _Merged) -> Iterator[MeshError]:
+    """Half of a table, and clients' certificates of no CA."""
+    for table, both in (("tls", ("ca", "cert", "key")), ("tls.clients", ("cert", "key"))):
+        given = [name for name in both if f"{table}.{name}" in merged.entries]
+        missing = [name for name in both if name not in given]
+        if given and missing:
+            where = merged.where(f"{table}.{given[0]}")
+            yield MeshError(
+                "MESH-C043", where, f"{table}.{missing[0]} is missing", f"Add {' and '.join(missing)}."
+            )
+            return
+    given = [name for name in merged.entries if name.startswith("tls.clients.")]
+    if given and config.tls_clients is None:
+        has_own = config.tls is not None or "tls.clients.cert" in given
+        what = "clients' certificates are asked for, and no CA for them is named"
+        if not has_own:
+            what = "there is no certificate: neither [tls.clients] nor [tls] has cert and key"
+        yield MeshError("MESH-C043", merged.where(given[0]), what)
 
 
 def _open_ports(config: Config, merged: _Merged) -> Iterator[MeshError]:
-    """Without TLS and tokens, ports are for this machine unless the operator says that the network is trusted."""
+    """Ports in clear text, and the events port without a sign of who is there, are for this machine unless the operator says that
+    the network is trusted."""
     listen = config.listen
-    asks_all = config.insecure_clients and config.access is not None
+    asks = config.access is not None
+    inside_tls = config.tls_clients is not None
+    shows = config.tls_clients is not None and config.tls_clients.certificates == "required"
+    knows_clients = shows or (inside_tls and asks)
     taken: dict[Address, str] = {}
     for name, address in (("link", listen.link), ("events", listen.events), ("admin", listen.admin)):
         if address is None:
@@ -416,10 +519,14 @@ def _open_ports(config: Config, merged: _Merged) -> Iterator[MeshError]:
             )
         taken[address] = name
         code = {"link": "MESH-C016", "events": "MESH-C017", "admin": "MESH-C018"}[name]
-        allowed = {"link": config.insecure_links, "events": config.insecure_clients, "admin": asks_all}[name]
+        allowed = {
+            "link": config.insecure_links or config.tls is not None,
+            "events": config.insecure_clients or knows_clients,
+            "admin": asks and (config.insecure_clients or inside_tls),
+        }[name]
         if not address.is_loopback and not allowed:
             yield MeshError(code, where, f"{address} is not on loopback")
-    if not config.insecure_links:
+    if not config.insecure_links and config.tls is None:
         seeds = {"registry.seeds": config.registry.seeds} | {
             f"bridge.{index}.seeds": bridge.seeds for index, bridge in enumerate(config.bridges)
         }
@@ -445,11 +552,6 @@ def _bridge_problems(config: Config, merged: _Merged) -> Iterator[MeshError]:
                 "MESH-C019", where, f"{bridge.to} has a [[bridge]] already", "Put all its seeds into one."
             )
         regions.add(bridge.to)
-        # The Literal leaves dmz out, because a Config with it never leaves this module.
-        if str(bridge.role) == "dmz":
-            yield MeshError(
-                "MESH-C010", merged.where(f"bridge.{index}.role"), "not built yet: bridge.role = dmz"
-            )
         if not bridge.seeds and config.listen.link is None:
             yield MeshError(
                 "MESH-C019",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from federation.core.feasible import Distance
 from federation.core.neighbour import Neighbour
-from federation.core.policy import RoutePolicy
+from federation.core.policy.roles import RoutePolicy
 from federation.core.rib import Rib
 from federation.core.route_settings import RouteSettings
 from federation.core.route_views import RouteState, Verdict

@@ -9,7 +9,7 @@ Source: design page "Routing", Routes and link roles; RFC 8966 section 3.7.4 (sp
 from __future__ import annotations
 
 from federation.core.neighbour import Neighbour
-from federation.core.policy import RoutePolicy, valley_free
+from federation.core.policy.roles import RoutePolicy, valley_free
 from federation.core.route_views import Withheld
 from federation.core.selection import Candidate, Key
 from federation.core.source import Source

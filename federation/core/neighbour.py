@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import log
 
 from federation.core.exchange import Inbound, Outbound
-from federation.core.policy import Role
+from federation.core.policy.roles import Role
 from federation.core.route_settings import RouteSettings
 from federation.core.selection import Key
 from mesh.model.ids import BadName, check_name

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from federation.core.policy import Role
+from federation.core.policy.roles import Role
 from federation.core.route_settings import RouteSettings
 from federation.core.selection import Candidate, Key
 from federation.core.source import Source

@@ -13,6 +13,7 @@ from collections.abc import Collection
 
 from mesh.core.interest import Destinations, InterestIndex
 from mesh.core.plan import REGION
+from mesh.model.ids import check_name
 
 FILTER_KEY = "f"
 GROUP_KEY = "g"
@@ -22,6 +23,10 @@ KEPT_GROUP_KEY = "G"
 """The same of a queue group; the value counts its durable members."""
 CLIENT_KEY = "d"
 """A durable client of the node; the value is the address of the node's events port."""
+TAKEN_KEY = "t"
+"""A node whose durable clients are kept here by now (decision 0019); without a value of its own."""
+TOLD_KEY = "n"
+"""In a WORLD table, beside the bridge's own region: what another region wants, as far as the rules of a boundary let events go there."""
 MEMBERS_MAX = 1 << 32
 """Members of a queue group that anybody may tell of: sums over a region stay numbers that a frame can carry."""
 
@@ -35,6 +40,17 @@ def split_group_key(key: str) -> tuple[str, str]:
     """(group, filter) of a table key made by `group_key`."""
     group, _, filter = key[1:].partition("/")
     return group, filter
+
+
+def told_key(region: str, key: str) -> str:
+    """Table key of another region's entry."""
+    return f"{TOLD_KEY}{region}/{key}"
+
+
+def split_told_key(key: str) -> tuple[str, str]:
+    """(region, its entry's key) of a table key made by `told_key`. Raises: BadName, a ValueError."""
+    region, _, inner = key[1:].partition("/")
+    return check_name(region, "region"), inner
 
 
 class Reach:
@@ -52,6 +68,15 @@ class Reach:
     def regions(self) -> Collection[str]:
         """Regions that ever told what they want and were not forgotten."""
         return self._tables.keys()
+
+    def tellers(self, region: str) -> Collection[str]:
+        """Who told what a region wants: its bridges by name, boundaries elsewhere as the owners of their tables."""
+        return self._tables.get(region, {}).keys()
+
+    def beyond(self, region: str) -> bool:
+        """Whether nobody of a region itself is heard here: what it wants was told by boundaries on the way."""
+        tellers = self._tables.get(region, {})
+        return bool(tellers) and all("/" in teller for teller in tellers)
 
     def entries(self, region: str) -> dict[str, int]:
         """What a region wants: key -> value, over the bridges that count. Cost: O(entries)."""

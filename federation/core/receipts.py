@@ -69,6 +69,8 @@ class Receipts:
         self._tables = region_tables
         self._world = world
         self._reachable = reachable
+        self.beyond: Callable[[str], bool] = lambda region: False
+        """Whether a region is known only through boundaries with rules."""
         self._waits = 0
         self._count = 0
         self._acked: dict[str, Version] = {}  # member -> how much of my table it holds
@@ -126,6 +128,9 @@ class Receipts:
                 installed.append(region)
             elif region not in reachable:
                 missing.append((region, NotDelivered.NO_ROUTE.value))
+            elif self.beyond(region):
+                # Beyond a boundary with rules, over which no receipts pass.
+                missing.append((region, NotDelivered.POLICY_DENY.value))
             else:
                 missing.append((region, NotDelivered.INTEREST_LAGGING.value))
         return Status(tuple(installed), tuple(missing))

@@ -28,7 +28,7 @@ from federation.core.border import Border
 from federation.core.feasible import Distance
 from federation.core.inquiry import Inquiry
 from federation.core.neighbour import Neighbour, flaw, well_formed_like
-from federation.core.policy import OpenPolicy, Role, RoutePolicy
+from federation.core.policy.roles import OpenPolicy, Role, RoutePolicy
 from federation.core.publication import Publication, Published, published_value
 from federation.core.rib import Rib
 from federation.core.route_settings import RouteSettings
@@ -187,6 +187,19 @@ class RouteMachine:
             for key, (_, update) in neighbour.inbound.held.items():
                 self._take_in(neighbour, key, update, now)
             self._settle(now)
+
+    def policy_changed(self, now: float) -> None:
+        """The policy says something else from now on: judge what is held and what was told again. Cost: O(routes * neighbours)."""
+        for neighbour in list(self._border.neighbours.values()):
+            for key, (_, update) in neighbour.inbound.held.items():
+                self._take_in(neighbour, key, update, now)
+        self._settle(now)
+        keys = (self._announcements.origin, *self._rib.sources)
+        self._border.withdraw(keys, now)
+        for key in keys:
+            self._border.mark(key, now)
+        self._border.flush(now)
+        self._settle(now)
 
     def retract_all(self, now: float) -> None:
         """Withdraw the own origin and everything announced and published, for good. The FIB stays for what is under way."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from federation.core.feasible import Distance
-from federation.core.policy import Role
+from federation.core.policy.roles import Role
 from federation.core.route_settings import RouteSettings
 from federation.core.route_views import RouteState, Verdict
 from mesh.model.reasons import RouteReason

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from federation.core.feasible import Distance
-from federation.core.policy import Role
+from federation.core.policy.roles import Role
 from federation.core.publication import Published
 from federation.core.route_views import RouteState, Verdict
 from federation.core.selection import Key

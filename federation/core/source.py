@@ -15,7 +15,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from federation.core.feasible import Distance, after_advertising, comparison, feasible
-from federation.core.policy import Role
+from federation.core.policy.roles import Role
 from federation.core.route_views import RouteState, Verdict
 from federation.core.selection import Candidate, Hop, Key, least
 from mesh.model.reasons import RouteReason

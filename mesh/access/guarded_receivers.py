@@ -67,6 +67,14 @@ class GuardedReceivers:
             kept.append((sid, filter, group))
         return resumed._replace(subscriptions=tuple(kept))
 
+    def is_durable(self, session: SessionId) -> bool:
+        """See Receivers."""
+        return self._receivers.is_durable(session)
+
+    async def noted(self) -> None:
+        """See Receivers."""
+        await self._receivers.noted()
+
     def acknowledge(self, session: SessionId, acks: Acks) -> None:
         """See Receivers."""
         self._receivers.acknowledge(session, acks)

@@ -9,9 +9,10 @@ Source: docs/access.md; docs/decisions/0022-access.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from mesh.access.meet import meet, widest
+from federation.core.policy.filters import intersection
 from mesh.access.principal import Principal, Scope, filled, widened
 from mesh.access.rule_file import Place, Right, Rule, RuleFile
 from mesh.model.topic import TopicError, canonical, check_filter, covers, matches
@@ -136,7 +137,7 @@ class Rights:
         first: Rule | None = None
         whole = False
         for filter, rule in self._rules[right]:
-            common = meet(filter, wanted)
+            common = intersection(filter, wanted)
             if common is None:
                 continue
             if not rule.allow:
@@ -170,3 +171,9 @@ def _allowance(file: RuleFile, principal: Principal) -> Allowance:
         None if connections is None else int(connections),
         None if subscriptions is None else int(subscriptions),
     )
+
+
+def widest(filters: Iterable[str]) -> tuple[str, ...]:
+    """The filters, each once, that no other one covers; in their order. Cost: O(n^2)."""
+    each = tuple(dict.fromkeys(map(canonical, filters)))
+    return tuple(one for one in each if not any(other != one and covers(other, one) for other in each))

@@ -48,6 +48,9 @@ COLLECTIONS: Final[dict[str, Collection]] = {
     "/v1/subscriptions": Collection(What.SUBSCRIPTIONS, "", ("filter", "group", "client", "region")),
     "/v1/config": Collection(What.CONFIG, "", ("key", "origin")),
     "/v1/version": Collection(What.VERSION, "", ()),
+    "/v1/policy": Collection(What.POLICY, "", ("direction", "peer", "role", "place")),
+    "/v1/policy/withheld": Collection(What.POLICY_WITHHELD, "", ("direction", "region", "peer", "reason")),
+    "/v1/policy/denials": Collection(What.POLICY_DENIALS, "", ("direction", "peer", "topic", "reason")),
     "/v1/log": Collection(What.LOG, "", ("state",)),
     "/v1/spools": Collection(What.SPOOLS, "id", ("kind", "destination", "why")),
     "/v1/registry/status": Collection(What.REGISTRY, "", ("id", "kind", "state")),
@@ -71,6 +74,8 @@ class Api:
             "/readyz": ("GET", self._readyz),
             "/metrics": ("GET", self._scrape),
             "/v1/node/leave": ("POST", self._leave),
+            "/v1/policy/test": ("POST", self._policy_test),
+            "/v1/policy/preview": ("POST", self._policy_preview),
         }
 
     async def answer(self, request: Request) -> Response:
@@ -159,6 +164,22 @@ class Api:
     async def _scrape(self, request: Request) -> Response:
         body, content_type = self._metrics.render((request.header(b"accept") or b"").decode("latin-1"))
         return Response(200, body, [("content-type", content_type)])
+
+    async def _policy_test(self, request: Request) -> Response:
+        """A JSON object with the event in question: see `mesh.node.policy_views.PolicyViews.test`."""
+        parameters(request, ())
+        try:
+            question = msgspec.json.decode(request.body, type=dict[str, object])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise MeshError("MESH-A007", "body", f"it is no JSON object ({error})") from None
+        found = self._inspect.policy_test(question)
+        return Response(200, _encode({"apiVersion": API_VERSION, **found}), _JSON)
+
+    async def _policy_preview(self, request: Request) -> Response:
+        """The text of a policy file, which is not put into force."""
+        given = parameters(request, ("name",))
+        found = self._inspect.policy_preview(request.body, given.get("name", "preview"))
+        return Response(200, _encode({"apiVersion": API_VERSION, **found}), _JSON)
 
     async def _leave(self, request: Request) -> Response:
         key = self._inspect.key

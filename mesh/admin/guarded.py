@@ -26,6 +26,8 @@ from mesh.node.service import RefusedError
 
 PORT: Final = "admin"
 OPEN: Final = frozenset({"/livez", "/readyz"})
+QUESTIONS: Final = frozenset({"/v1/policy/test", "/v1/policy/preview"})
+"""Asked with a body, and change nothing."""
 ACCESS_PATH: Final = "/v1/access"
 
 
@@ -34,6 +36,8 @@ def needed(request: Request) -> Scope | None:
     path = request.path.rstrip("/") or "/"
     if request.method in ("GET", "HEAD"):
         return None if path in OPEN else Scope.READ
+    if path in QUESTIONS:
+        return Scope.READ
     if path.startswith(LETTERS + "/") and path.endswith("/replay"):
         return Scope.PUBLISH
     return Scope.ADMIN

@@ -48,6 +48,7 @@ class Metrics:
         yield from _totals(counters)
         yield from _gauges(counters)
         yield from _registries(counters)
+        yield from _security(counters)
         yield from _custody(counters.custody)
         if counters.custody.journal is not None:
             yield from _journal(counters.custody.journal)
@@ -67,6 +68,18 @@ def _totals(counters: Counters) -> Iterator[Metric]:
             counters.delivered,
         ),
         ("mesh_events_forwarded", "Events sent over links, each link counted.", counters.forwarded),
+        ("mesh_policy_denied", "Events that a boundary did not let cross.", counters.policy.denied),
+        ("mesh_policy_denials_lost", "Denials that no audit took in time.", counters.policy.denials_lost),
+        (
+            "mesh_policy_requests_forgotten",
+            "Requests whose replies a boundary no longer lets back.",
+            counters.policy.requests_forgotten,
+        ),
+        (
+            "mesh_policy_interest_refused",
+            "Interest entries for which a boundary had no room.",
+            counters.policy.interest_refused,
+        ),
         ("mesh_watch_lost", "Changes that a slow watcher of the admin port lost.", counters.watch_lost),
     ):
         family = CounterMetricFamily(name, about)
@@ -129,6 +142,16 @@ def _custody(custody: CustodyReading) -> Iterator[Metric]:
         ("mesh_custody_held_back", "Events that wait here for the one before them.", custody.held_back),
         ("mesh_dead_letters_kept", "Dead letters that wait for a person.", custody.letters),
         ("mesh_dead_letters_kept_bytes", "Bytes of these.", custody.letter_bytes),
+        (
+            "mesh_copies_alone",
+            "Records that are to have a second copy and have none now.",
+            custody.copies_alone,
+        ),
+        (
+            "mesh_copies_kept_bytes",
+            "Bytes of second copies kept for other nodes.",
+            custody.copies_kept_bytes,
+        ),
     ):
         gauge = GaugeMetricFamily(name, about)
         gauge.add_metric((), number)
@@ -152,6 +175,15 @@ def _custody(custody: CustodyReading) -> Iterator[Metric]:
     yield _counted(
         "mesh_dead_letters", "Events that ended as dead letters, by reason.", "reason", custody.died
     )
+    yield _counted(
+        "mesh_copies_short",
+        "Events accepted with one copy where a rule wants two, by reason.",
+        "reason",
+        custody.copies_short,
+    )
+    taken = CounterMetricFamily("mesh_copies_taken", "Records taken over from nodes that are gone.")
+    taken.add_metric((), custody.copies_taken)
+    yield taken
     for name, about, number in (
         (
             "mesh_custody_passed_window",
@@ -167,6 +199,23 @@ def _custody(custody: CustodyReading) -> Iterator[Metric]:
         counter = CounterMetricFamily(name, about)
         counter.add_metric((), number)
         yield counter
+
+
+def _security(counters: Counters) -> Iterator[Metric]:
+    expires = GaugeMetricFamily(
+        "mesh_certificate_expires_seconds", "Until the node's own certificate expires.", labels=("use",)
+    )
+    for use, left_s in sorted(counters.certificates.items()):
+        expires.add_metric((use,), round(left_s))
+    yield expires
+    exposed = GaugeMetricFamily(
+        "mesh_exposed",
+        "1 while it is open to a network in clear text, because the operator said so.",
+        labels=("what",),
+    )
+    for what, is_open in sorted(counters.exposed.items()):
+        exposed.add_metric((what,), int(is_open))
+    yield exposed
 
 
 def _journal(journal: JournalReading) -> Iterator[Metric]:

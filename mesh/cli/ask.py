@@ -53,8 +53,15 @@ class Node:
         self.timeout_s = timeout_s
         self._base = parts.path
         self._proof = {"Authorization": f"Bearer {token}"} if token else {}
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(host, port, timeout=timeout_s)
+        self._connection: http.client.HTTPConnection
+        if parts.scheme == "https":
+            from mesh.client_tls import client_context
+
+            self._connection = http.client.HTTPSConnection(
+                host, port, timeout=timeout_s, context=client_context()
+            )
+        else:
+            self._connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
 
     def __enter__(self) -> Node:
         return self

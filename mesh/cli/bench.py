@@ -57,6 +57,7 @@ def build(parser: Parser) -> None:
         default="at-most-once",
         help="of the events (at-most-once)",
     )
+    parser.add_argument("--tls", action="store_true", help="mutual TLS on every link, with a CA made for it")
     parser.add_argument(
         "--rate", type=_amount, default=1_000.0, metavar="R", help="events/s of the latency run (1000)"
     )
@@ -99,6 +100,7 @@ def _run(args: argparse.Namespace) -> int:
         raise MeshError("MESH-A001", "--window", f"it is smaller than one batch of {args.batch}")
     wish = Wish(
         nodes=args.nodes,
+        tls=args.tls,
         events=args.events,
         warm_up=args.warm_up,
         batch=args.batch,

@@ -53,6 +53,7 @@ FIELDS: Final = (
     ("since", lambda item: age(item.get("age_s"))),
     ("reason", lambda item: hyphens(item.get("reason"))),
     ("detail", field("detail")),
+    ("certificate", field("certificate")),
     ("rtt", _rtt),
     ("events in/s", field("rate_in")),
     ("events out/s", field("rate_out")),

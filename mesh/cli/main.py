@@ -49,18 +49,20 @@ SECTIONS: Final[tuple[tuple[str, tuple[Command, ...]], ...]] = (
         (
             Command("node", "members of the region", ("list", "show", "leave")),
             Command("links", "links between nodes", ("list", "show")),
-            Command("routes", "routes to other regions, and why", ("list", "show", "watch")),
+            Command("routes", "routes to other regions, and why", ("list", "show", "watch", "withheld")),
             Command("subs", "who is subscribed to what", ("list",)),
             Command("journal", "what a node on this machine keeps on its disk", ("list", "verify", "show")),
             Command("log", "what nodes keep for replays", ("list",)),
             Command("spools", "what is kept for others, and why it waits", ("list",)),
             Command("dlq", "what could not be delivered", ("list", "show", "replay", "drop")),
+            Command("policy", "what may cross to other regions", ("show", "test", "preview", "denials")),
             Command("registry", "what the registry says, and what gossip says", ("status", "list", "diff")),
         ),
     ),
     (
         "Set up",
         (
+            Command("ca", "certificates for nodes and clients", ("init", "issue", "list", "renew")),
             Command("config", "what a node was told, and from where", ("show", "check")),
             Command("context", "names for the nodes you talk to", ("add", "use", "list")),
             Command("token", "tokens of clients, and the hashes a node keeps of them", ("new", "hash")),

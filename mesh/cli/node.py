@@ -44,6 +44,8 @@ FIELDS: Final = (
     ("addresses", field("addresses")),
     ("location", field("location")),
     ("labels", field("labels")),
+    ("links", lambda item: _security(item, "links")),
+    ("clients", lambda item: _security(item, "clients")),
     ("spooled", lambda item: queue(item.get("spooled"))),
     ("says", field("node")),
 )
@@ -84,6 +86,18 @@ def build(parser: Parser) -> None:
     )
     common(leave)
     leave.set_defaults(run=_leave)
+
+
+def _security(item: Item, use: str) -> str | None:
+    """How links or clients' ports of a node are protected; only the node itself tells."""
+    told = item.get("security")
+    if not isinstance(told, dict):
+        return None
+    certificate, left_s = told.get(f"{use}_certificate"), told.get(f"{use}_expires_in_s")
+    if certificate is None or left_s is None:
+        return str(told.get(use))
+    expires = "has expired" if left_s <= 0 else f"expires in {age(left_s)}"
+    return f"{told.get(use)}, {certificate}, {expires}"
 
 
 def _list(args: argparse.Namespace) -> int:

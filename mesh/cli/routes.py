@@ -12,9 +12,21 @@ import sys
 from typing import Any, Final
 
 from mesh.cli.ask import Node, segment
-from mesh.cli.listing import Answer, on_nodes, show_details, show_list
+from mesh.cli.listing import Answer, on_nodes, parameters, show_details, show_list, tell_missing
 from mesh.cli.options import Parser, common, options_of, subcommands, subparser
-from mesh.cli.render import Column, Item, age, details, field, hyphens, json_line, paint, text, write_lines
+from mesh.cli.render import (
+    Column,
+    Item,
+    age,
+    details,
+    emit,
+    field,
+    hyphens,
+    json_line,
+    paint,
+    text,
+    write_lines,
+)
 from mesh.cli.spools import queue
 from mesh.model.errors import MeshError
 
@@ -106,6 +118,15 @@ def build(parser: Parser) -> None:
     )
     common(watch)
     watch.set_defaults(run=_watch)
+    held = subparser(
+        commands,
+        "withheld",
+        "show routes and interest that do not cross a link, and why",
+        ("mesh routes withheld", "mesh routes withheld --here", "mesh routes withheld -o json"),
+    )
+    on_nodes(held)
+    common(held)
+    held.set_defaults(run=_withheld)
 
 
 def _arrange(answer: Answer) -> None:
@@ -136,6 +157,39 @@ def _list(args: argparse.Namespace) -> int:
         before=(MARKS,),
         arrange=_arrange,
     )
+
+
+WITHHELD: Final = (
+    Column("", lambda _: "x "),
+    Column("WHAT", field("what")),
+    Column("REGION", field("region")),
+    Column("LINK", field("peer")),
+    Column("FILTER", lambda item: item.get("filter") or "-"),
+    Column("GROUP", lambda item: item.get("group") or "-", wide=True),
+    Column("TOLD-AS", lambda item: ", ".join(item.get("told") or []) or "-"),
+    Column("REASON", reason),
+)
+
+
+def _withheld(args: argparse.Namespace) -> int:
+    """Routes first, then interest, as one list."""
+    options = options_of(args)
+    with Node(options.admin, options.timeout_s) as node:
+        answer = node.list("/v1/routes", [*parameters(args, options), ("state", "withheld")])
+        interest = node.list("/v1/policy/withheld", parameters(args, options))
+    routes = [
+        {
+            **item,
+            "what": "route",
+            "peer": str(item.get("next_hop") or item.get("via") or "-").removeprefix("to "),
+        }
+        for item in answer["items"]
+    ]
+    answer["items"] = [*routes, *({**item, "what": "interest"} for item in interest["items"])]
+    if options.output in ("table", "wide"):
+        write_lines([MARKS])
+    emit(answer, WITHHELD, options, name="region")
+    return tell_missing(answer)
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -45,6 +45,11 @@ def add_settings(parser: Parser) -> None:
         help="a [[bridge]] with its seeds; instead of the file's; may be given again",
     )
     parser.add_argument(
+        "--tls",
+        metavar="FOLDER",
+        help="[tls] ca, cert and key: ca.pem, cert.pem and key.pem of a folder of 'mesh ca issue'",
+    )
+    parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", help="any other key, e.g. federation.accept=any"
     )
     parser.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error")
@@ -67,6 +72,9 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
         if not equals:
             raise MeshError("MESH-A001", "--set", f"{pair!r} is not KEY=VALUE")
         found[name.strip()] = value.strip()
+    if args.tls is not None:
+        files = {"tls.ca": "ca.pem", "tls.cert": "cert.pem", "tls.key": "key.pem"}
+        found = {key: str(Path(args.tls) / file) for key, file in files.items()} | found
     given = {
         "node.id": args.id,
         "node.region": args.region,

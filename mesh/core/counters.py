@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mesh.model.reasons import Drop
+from mesh.model.reasons import Drop, Short
 
 
 @dataclass(slots=True)
@@ -26,6 +26,11 @@ class Counters:
     """Batches in custody that a next hop did not take, by its reason: kept here, and tried again."""
     dead_letters: dict[Drop, int] = field(default_factory=dict)
     """Events (times destinations) that ended as dead letters here."""
+
+    copies_short: dict[Short, int] = field(default_factory=dict)
+    """Events accepted with one copy where a rule wants two."""
+    copies_taken: int = 0
+    """Records of nodes that are gone that this node took over."""
 
     def drop(self, reason: Drop, events: int) -> None:
         """Count a drop. Cost: one dictionary update."""

@@ -21,6 +21,9 @@ JUMP_MAX: Final = 1 << 40
 """How far one delta may move an owner: 35 years of 1,000 writes a second. Garbage beyond it cannot make true writes old."""
 OWNER_BYTES: Final = 129
 """REGION/BRIDGE, or a node name."""
+OF_LINK: Final = ">"
+OF_LINK_BYTES: Final = 259
+"""REGION/BRIDGE>REGION/BRIDGE: what one bridge tells another across a boundary."""
 
 
 class Outcome(StrEnum):
@@ -72,7 +75,8 @@ def fault(delta: Delta, scope: Scope) -> TableReason | None:
 
 def plausible(owner: str, version: Version) -> bool:
     """Whether any honest node can be at this position of such an owner."""
-    return 0 < key_bytes(owner) <= OWNER_BYTES and version.epoch >= 1 and 0 <= version.n <= N_MAX
+    most = OF_LINK_BYTES if OF_LINK in owner else OWNER_BYTES
+    return 0 < key_bytes(owner) <= most and version.epoch >= 1 and 0 <= version.n <= N_MAX
 
 
 def merge(frames: Iterable[Delta], after: int) -> Written:

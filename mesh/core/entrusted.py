@@ -43,12 +43,14 @@ Told: TypeAlias = tuple[Consignment, Refused | None]
 
 
 class Queued(NamedTuple):
-    """A batch waiting for credit. weight: events times destination regions, as drops are counted. share: of a batch in custody."""
+    """A batch waiting for credit. weight: events times destination regions, as drops are counted. share: of a batch in custody.
+    plain: (header, body) as they were before this link's boundary, None where nothing of them was changed there."""
 
     header: BatchHeader
     body: bytes
     since: float
     share: Consignment | None = None
+    plain: tuple[BatchHeader, bytes] | None = None
 
     @property
     def weight(self) -> int:

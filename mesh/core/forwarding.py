@@ -11,7 +11,7 @@ Source: design pages "Routing" (Forwarding) and "Wire and speed" (rules 1 to 6).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from operator import attrgetter
+from operator import itemgetter
 from typing import TypeAlias
 
 from msgspec.structs import replace
@@ -22,6 +22,7 @@ from mesh.core.groups import far_region, member_node
 from mesh.core.hop import arrived, leaving, mesh_id_of
 from mesh.core.ingress import Ingress, Published
 from mesh.core.outbox import Outbox
+from mesh.core.passage import Passage
 from mesh.core.plan import MOST_GROUPS, Part, Plan, PlanMemory, Planner
 from mesh.core.session import LinkSession
 from mesh.model.event import EXTRA_REPLY_TO, Event, NewEvent
@@ -31,7 +32,7 @@ from mesh.model.topic import TopicError, check_topic
 from mesh.wire.codec import BodyError, decode_body, encode_body
 from mesh.wire.frames import BatchHeader, Flag, Leg
 
-_topic = attrgetter("topic")
+_topic = itemgetter(1)
 
 Groups: TypeAlias = tuple[tuple[str, str, str], ...]
 Shares: TypeAlias = dict[tuple[tuple[str, ...], Groups], list[Event]]
@@ -388,13 +389,61 @@ class Forwarder:
         if len(header.groups) > MOST_GROUPS:
             self.counters.drop(Drop.TOO_LARGE, header.count * (len(header.groups) - MOST_GROUPS))
             header = replace(header, groups=header.groups[:MOST_GROUPS])
+        if session.passage is not None and header.leg is Leg.BRIDGE:
+            self._offer_outward(session, session.passage, header, body, now)
+            return
         if not session.fits(header.count, len(body)):
             self._offer_halves(link, header, body, now)
             return
-        dropped = session.offer(header, body, now)
+        self._queue(session, header, body, now)
+
+    def _queue(
+        self,
+        session: LinkSession,
+        header: BatchHeader,
+        body: bytes,
+        now: float,
+        plain: tuple[BatchHeader, bytes] | None = None,
+    ) -> None:
+        dropped = session.offer(header, body, now, plain)
         if dropped:
             self.counters.drop(Drop.NO_CREDIT, dropped)
-        self.ready.add(link)
+        self.ready.add(session.link)
+
+    def _offer_outward(
+        self, session: LinkSession, passage: Passage, header: BatchHeader, body: bytes, now: float
+    ) -> None:
+        """A link with rules: what may cross is queued as it crosses, beside what it was; the rest is counted."""
+        judged = passage.outward(header, body, now)
+        if judged.malformed:
+            self.counters.drop(Drop.MALFORMED, header.count * max(1, len(header.regions)))
+        if judged.denied:
+            self.counters.drop(Drop.POLICY_DENY, judged.denied_weight)
+        for piece in judged.pieces:
+            if session.fits(piece.header.count, len(piece.body)):
+                plain = (piece.plain_header, piece.plain_body)
+                self._queue(session, piece.header, piece.body, now, plain)
+            else:
+                self._offer_halves(session.link, piece.plain_header, piece.plain_body, now)
+
+    def passage_changed(self, session: LinkSession, now: float) -> None:
+        """The rules of a link are others than before: what waits for it is judged again, as it was before the old ones."""
+        for header, body in self._taken_back(session, now):
+            self._offer(session.link, header, body, now)
+
+    def _taken_back(self, session: LinkSession, now: float) -> list[tuple[BatchHeader, bytes]]:
+        """What a link queued, with the time it waited taken off, as it was before the link's rules changed it."""
+        queue = list(session.queue)
+        session.queue.clear()
+        session.queued_bytes = 0
+        found: list[tuple[BatchHeader, bytes]] = []
+        for item in queue:
+            header, body = item.plain or (item.header, item.body)
+            if header.remaining_ms:
+                left_ms = max(1, header.remaining_ms - int((now - item.since) * 1e3))
+                header = replace(header, remaining_ms=left_ms)
+            found.append((header, body))
+        return found
 
     def _offer_halves(self, link: int, header: BatchHeader, body: bytes, now: float) -> None:
         """A batch too large for what the peer takes at once, because its limits are smaller: in halves, down to one event, and that
@@ -422,15 +471,10 @@ class Forwarder:
             self.counters.drop(Drop.LINK_DOWN_UNKNOWN, session.unacked_weight)
             session.unacked.clear()
             session.unacked_weight = 0
-        queue = list(session.queue)
-        session.queue.clear()
-        session.queued_bytes = 0
-        for header, body, since, _ in queue:
+        for header, body in self._taken_back(session, now):
             if header.leg is Leg.LOCAL:
                 self.counters.drop(Drop.LINK_DOWN, header.count)
                 continue
-            if header.remaining_ms:
-                header = replace(header, remaining_ms=max(1, header.remaining_ms - int((now - since) * 1e3)))
             if header.leg is Leg.BRIDGE:
                 header = replace(header, hops_left=header.hops_left + 1, path=header.path[:-1])
             parts, lost = self.planner.partition(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from mesh.model.ids import BadName, check_name
+from mesh.model.ids import BadName, NodeKey, check_name
 from mesh.model.limits import Limits
 from mesh.model.reasons import Close
 from mesh.wire.frames import PROTOCOL, LinkKind, Open
@@ -58,9 +58,10 @@ def said_first(me: Identity, terms: Terms, kind: LinkKind, credit: tuple[int, in
 
 
 def open_problem(
-    frame: Open, me: Identity, terms: Terms, limits: Limits, wall_ms: int
+    frame: Open, me: Identity, terms: Terms, limits: Limits, wall_ms: int, certified: NodeKey | None = None
 ) -> tuple[Close, str] | None:
-    """Why the other end's Open cannot be accepted: a reason and a sentence for a person. wall_ms: the wall clock here."""
+    """Why the other end's Open cannot be accepted: a reason and a sentence for a person. wall_ms: the wall clock here. certified: who
+    the other end's certificate names; None without TLS."""
     if frame.protocol != PROTOCOL:
         return (
             Close.VERSION_MISMATCH,
@@ -71,6 +72,9 @@ def open_problem(
         check_name(frame.node, "node")
     except BadName as error:
         return Close.MALFORMED, str(error)
+    if certified is not None and certified != (frame.region, frame.node):
+        says = NodeKey(frame.region, frame.node)
+        return Close.NAME_NOT_CERTIFIED, f"its certificate is for {certified}, and it says to be {says}"
     if frame.role not in ROLES or frame.cost < 0 or frame.credit_bytes < 0 or frame.credit_events < 0:
         return Close.MALFORMED, "role, cost or credit out of range"
     if frame.instance == me.instance:

@@ -178,14 +178,17 @@ class Replay:
     def filters(self) -> tuple[str, ...]:
         return tuple(filter for _, filter in self._wanted)
 
-    def step(self, tail: Tail) -> Step:
-        """What to do now. Where it hands events over, it has moved on behind them."""
+    def step(self, tail: Tail, *, behind: bool = False) -> Step:
+        """What to do now. Where it hands events over, it has moved on behind them.
+
+        behind: sessions had events that the log has not taken yet: it does not go live before them, and may have nothing to hand over.
+        """
         if self.next < tail.first:
             return Step(Do.READ, begin=self.next, end=tail.first)
         entries = tail.after(self.next, CHUNK_EVENTS)
         end = self.next + len(entries)
         items = self._items(entries, end)
-        if end < tail.next:
+        if end < tail.next or behind:
             return Step(Do.HAND_OVER, items)
         return Step(Do.GO_LIVE, [*items, Told("live", {"replayed": self.events})])
 

@@ -21,6 +21,7 @@ import msgspec
 from mesh.core.effects import CloseLink, Effect, Send
 from mesh.core.entrusted import Entrusted, Queued
 from mesh.core.opening import Identity, Terms, open_problem, said_first
+from mesh.core.passage import Passage
 from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits
 from mesh.model.reasons import Close
@@ -77,7 +78,8 @@ class LinkSession:
         dialled: whether this end dialled.
         local: what to say in our Open.
         terms: what we expect; an accepting end may replace it with `accept_terms` once the peer's region is known.
-        wall_ms: wall clock when the session began, milliseconds; only compared with the peer's.
+        wall_ms: wall clock when the session began, milliseconds; only compared with the peer's. certified: who its
+            certificate names; None without one.
     Cost: O(1) per frame and batch.
     Raises: ValueError on misuse. Garbage from the peer becomes a CloseLink effect: link dead, node unaffected.
     """
@@ -92,8 +94,10 @@ class LinkSession:
         limits: Limits,
         wall_ms: int,
         now: float,
+        certified: NodeKey | None = None,
     ) -> None:
         self.link = link
+        self.certified = certified
         self.dialled = dialled
         self.local = local
         self.terms = terms
@@ -107,6 +111,8 @@ class LinkSession:
         self.queued_bytes = 0
         self.unacked: deque[tuple[int, int]] = deque()  # (batch, weight)
         self.unacked_weight = 0
+        self.passage: Passage | None = None
+        """The rules of a bridge link; None: everything may cross, and nothing is decoded."""
         self.custody = Entrusted()
         """Batches in custody, which share the credit with the others, and are told apart from them in all else."""
         self._custody_next = False
@@ -197,7 +203,7 @@ class LinkSession:
         if self.peer is not None:
             self.refuse(Close.UNEXPECTED_FRAME, "a second Open")
             return
-        problem = open_problem(frame, self.local, self.terms, self.limits, self._wall_ms)
+        problem = open_problem(frame, self.local, self.terms, self.limits, self._wall_ms, self.certified)
         if problem is not None:
             self.refuse(*problem)
             return
@@ -250,12 +256,14 @@ class LinkSession:
         peer = self.peer
         return peer is None or (size_bytes <= peer.credit_bytes and count <= peer.credit_events)
 
-    def offer(self, header: BatchHeader, body: bytes, now: float) -> int:
+    def offer(
+        self, header: BatchHeader, body: bytes, now: float, plain: tuple[BatchHeader, bytes] | None = None
+    ) -> int:
         """Queue a batch. Returns the weight dropped to make room: the oldest go first (no_credit), never this one.
 
         The bound is `limits.data_queue_bytes` of bodies.
         """
-        self.queue.append(Queued(header, body, now))
+        self.queue.append(Queued(header, body, now, None, plain))
         self.queued_bytes += len(body)
         dropped = 0
         while self.queued_bytes > self.limits.data_queue_bytes and len(self.queue) > 1:

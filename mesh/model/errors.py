@@ -76,14 +76,14 @@ _CONFIG: Final[tuple[ErrorCode, ...]] = (
     ErrorCode("MESH-C015", "the data folder is in use by another node",
               "Give each node its own [node] data, or stop the other process."),
     ErrorCode("MESH-C016", "links would cross a network in clear text",
-              "Keep links on loopback, or start with --insecure-links (MESH_INSECURE_LINKS=1) on a network "
-              "you trust; [tls] for links is not built yet."),
-    ErrorCode("MESH-C017", "the events port would be open to a network, in clear text",
-              "Keep it on loopback, or start with --insecure-clients (MESH_INSECURE_CLIENTS=1) on a network "
-              "you trust, best with [auth]; [tls.clients] is not built yet."),
+              "Set [tls] ca, cert and key ('mesh ca' makes them), keep links on loopback, or start with --insecure-links "
+              "(MESH_INSECURE_LINKS=1) on a network you trust."),
+    ErrorCode("MESH-C017", "the events port would be open to a network, in clear text or without a sign of who is there",
+              'Set [tls.clients], and either [auth] or certificates = "required"; or keep it on loopback, or start with '
+              "--insecure-clients (MESH_INSECURE_CLIENTS=1) on a network you trust."),
     ErrorCode("MESH-C018", "the admin port would be open to a network without a token",
-              "Keep [listen] admin on loopback, or set it to none; with [auth] and --insecure-clients it may listen elsewhere, and "
-              "asks for tokens."),
+              "Keep [listen] admin on loopback, or set it to none; with [auth], and [tls.clients] or --insecure-clients, it may "
+              "listen elsewhere, and asks for tokens."),
     ErrorCode("MESH-C019", "a bridge that contradicts the rest",
               "Correct the [[bridge]] the error names."),
     ErrorCode("MESH-C020", "the registry cannot be used as configured",
@@ -105,6 +105,14 @@ _CONFIG: Final[tuple[ErrorCode, ...]] = (
               "Correct its path, its permissions or its content; the error says which."),
     ErrorCode("MESH-C027", "a key that a reload cannot change",
               "Restart the node: until then it runs on with the value it had."),
+    ErrorCode("MESH-C040", "the certificate is not this node's",
+              "Use the certificate that was issued for [node] region and id ('mesh ca issue REGION/NODE'), or correct these keys."),
+    ErrorCode("MESH-C041", "the certificate is out of date",
+              "Renew it ('mesh ca renew'), and compare the machine's clock."),
+    ErrorCode("MESH-C042", "a certificate expires soon",
+              "Renew it ('mesh ca renew REGION/NODE'): the node takes the new files by itself, links stay."),
+    ErrorCode("MESH-C043", "TLS keys that contradict each other",
+              "Set [tls] ca, cert and key together; [tls.clients] takes cert and key from [tls] where it has none."),
     ErrorCode("MESH-C050", "the tokens file cannot be used",
               "Correct the line the error names; 'mesh token new NAME' prints one. A running node keeps the tokens it has."),
     ErrorCode("MESH-C051", "the access file cannot be used",
@@ -169,6 +177,12 @@ _ADMIN: Final[tuple[ErrorCode, ...]] = (
               "Ask whoever keeps the access file for a 'scope' line with the scope the error names.", status=403),
     ErrorCode("MESH-A022", "the dead letter cannot be published again now",
               "The detail says why; subscribe to its topic first if nobody wants it, or drop it.", status=409),
+    ErrorCode("MESH-A030", "the folder of the CA cannot be used",
+              "Make one with 'mesh ca init', or name another with --folder FOLDER."),
+    ErrorCode("MESH-A031", "this CA has not issued such a certificate",
+              "See 'mesh ca list' for those it has issued; 'mesh ca issue' makes a new one."),
+    ErrorCode("MESH-A032", "this CA has issued a certificate of that name already",
+              "Use 'mesh ca renew', or 'mesh ca issue --again' for other names or another folder."),
 )
 # -- events port -----------------------------------------------------------------------------------------
 _EVENTS: Final[tuple[ErrorCode, ...]] = (
@@ -266,6 +280,9 @@ _EVENTS: Final[tuple[ErrorCode, ...]] = (
               "Let one process at a time use a client's name; to share work, subscribe with a group.", status=409),
     ErrorCode("MESH-E043", "too many durable clients",
               "Remove those that nobody uses (DELETE /v1/clients/NAME); [limits] durable_clients is the bound.", status=503),
+    ErrorCode("MESH-E044", "the durable client's subscription cannot be kept now, so it is not made",
+              "Nothing has changed: unsubscribe or remove what nobody uses, or raise [limits] journal_notes_bytes; where the detail names "
+              "the disk, repair that, and ask again.", status=503),
     ErrorCode("MESH-E050", "the event cannot be kept now, so it is not accepted",
               "Publish it again after a moment, here or at another node; the detail says what the journal lacks.", status=503),
     ErrorCode("MESH-E051", "the acknowledgement that was asked for did not come in time",
@@ -274,6 +291,8 @@ _EVENTS: Final[tuple[ErrorCode, ...]] = (
     ErrorCode("MESH-E052", "the disk failed while the event was being stored: it may be delivered, or be lost",
               "Publish it again, here or at another node; a subscriber may see it twice then, with the same id and source.",
               status=503),
+    ErrorCode("MESH-E060", "a port that speaks TLS was asked in clear text",
+              "Use https:// (wss://), with the CA that [tls.clients] cert comes from: curl --cacert ca.pem.", status=400),
     ErrorCode("MESH-E061", "a proof of who you are is needed",
               "Send 'Authorization: Bearer TOKEN' (in a browser's WebSocket: the subprotocol mesh.bearer.TOKEN), or connect with "
               "a client certificate where the node takes them; docs/access.md tells how to get one.", status=401),
@@ -343,6 +362,14 @@ _LINKS: Final[tuple[ErrorCode, ...]] = (
               "Check the address, that the node runs, and that no firewall is between; it is tried again."),
     ErrorCode("MESH-L023", "a seed's host name cannot be resolved",
               "Correct the name or the resolver; it is tried again."),
+    ErrorCode("MESH-L030", "no TLS with the other end",
+              "The detail says which end refused which certificate, and why: both need [tls] with certificates of one CA and trust "
+              "domain that are in date."),
+    ErrorCode("MESH-L031", "the other end's certificate is for another node than it says to be",
+              "Give that node the certificate issued for its region and id; if nobody changed them, somebody uses a certificate that is "
+              "not theirs."),
+    ErrorCode("MESH-L032", "a link in clear text to a node that takes only TLS",
+              "Set [tls] at the dialling node, too."),
 )
 # -- membership ------------------------------------------------------------------------------------------
 _MEMBERS: Final[tuple[ErrorCode, ...]] = (
@@ -374,6 +401,18 @@ _FEDERATION: Final[tuple[ErrorCode, ...]] = (
               "Raise [limits] regions on every node."),
     ErrorCode("MESH-F007", "a region's interest was refused: the limit of remote filters is reached",
               "Raise [limits] remote_filters, or lower the exporting region's export_merge_budget."),
+    ErrorCode("MESH-F020", "the policy file cannot be read",
+              "Check the path in [policy] file and its permissions; a running node keeps the rules it has.", status=400),
+    ErrorCode("MESH-F021", "a line of the policy file is no rule",
+              "Correct the line (docs/policy.md has the form of each); a running node keeps the rules it has.", status=400),
+    ErrorCode("MESH-F022", "a key of the policy file cannot be used",
+              "Name a readable file with 32 bytes or 64 hexadecimal digits; a running node keeps the keys it has.",
+              status=400),
+    ErrorCode("MESH-F023", "the node has no policy file",
+              "Set [policy] file and start it again: then the file may change while the node runs.", status=409),
+    ErrorCode("MESH-F024", "no link of this node leads to that region",
+              "Ask the node that has the bridge (mesh links list --kind bridge), or name the neighbouring region.",
+              status=404),
 )
 # -- the registry ----------------------------------------------------------------------------------------
 _REGISTRY: Final[tuple[ErrorCode, ...]] = (
@@ -420,6 +459,9 @@ _CLOSES: Final[dict[Close, str]] = {
     Close.OPEN_TIMEOUT: "MESH-L010",
     Close.DUPLICATE_LINK: "MESH-L021",
     Close.SELF_LINK: "MESH-L009",
+    Close.TLS_FAILED: "MESH-L030",
+    Close.TLS_REQUIRED: "MESH-L032",
+    Close.NAME_NOT_CERTIFIED: "MESH-L031",
     Close.VERSION_MISMATCH: "MESH-L001",
     Close.REGION_MISMATCH: "MESH-L002",
     Close.REGION_NOT_LISTED: "MESH-L003",

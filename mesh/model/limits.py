@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+CALL_COPIES = 4
+"""A call's events are stored at most so often at once: for elsewhere, for whoever listens here, and for two queue groups at other nodes; or
+twice, where every topic and key is as long as the rest of its event."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -52,6 +56,16 @@ class Limits:
     order_hold_s: float = 60.0  # an ordered event waits for the one before it; then it goes, order_gap
     dead_letters: int = 50_000  # kept at most; the oldest go first, dead_letters_full
     dead_letter_bytes: int = 64 << 20  # the same in bytes
+    # second copies, where a [[topic]] says copies = 2
+    copies_wait_s: float = 2.0  # the mirror has not said that it has one: accepted with one, copies_short
+    copies_window_bytes: int = 1 << 20  # sent to the mirror and not stored there yet; more waits
+    copies_bytes: int = 256 << 20  # kept for other nodes; more: refused, full
+    copies_takeover_s: float = 10.0  # after a node was declared dead, or left: its mirror delivers
+    # boundaries with rules
+    boundary_requests: int = 10_000  # requests that crossed, in each direction, and wait for a reply; more: the oldest are forgotten
+    denials: int = (
+        10_000  # what did not cross, to look at; more: the oldest go, counted where no audit has them
+    )
     # clients
     event_bytes: int = 1 << 20  # of a published event; larger: 413
     topic_bytes: int = 512  # longer: 400
@@ -63,6 +77,8 @@ class Limits:
     header_bytes: int = 64 * 1024  # of one request; more: 431
     header_count: int = 128  # of one request; more: 431
     client_connections: int = 10_000  # of one port; more: 503
+    half_open_clients: int = 256  # TLS handshakes under way at one port; more: the oldest goes, tls_evicted
+    handshake_timeout_s: float = 5.0  # a client's TLS handshake must be done within
     request_timeout_s: float = 10.0  # headers and body of one request must arrive within
     idle_timeout_s: float = 75.0  # keep-alive connection without a request
     close_timeout_s: float = 2.0  # for a client told goodbye to read what waits; then it is cut off
@@ -79,7 +95,7 @@ class Limits:
     # the journal
     journal_bytes: int = 1 << 30  # of all segments on the disk; full: what is to be stored is refused, full
     journal_records: int = 250_000  # open records, about 400 bytes of memory each; more: refused, full
-    journal_pending_bytes: int = 8 << 20  # not yet written; more: refused, pending_full
+    journal_pending_bytes: int = 32 << 20  # not yet written; more: refused, pending_full; >= 4 body_bytes
     journal_commit_bytes: int = 256 * 1024  # written at once, then one fdatasync
     journal_notes_bytes: int = 16 << 20  # keys and values of all notes; more: refused, notes_full
     segment_bytes: int = 16 << 20  # a segment of the journal is sealed before it would grow beyond this

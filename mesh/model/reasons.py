@@ -98,6 +98,52 @@ class Refuse(StrEnum):
     """It did not say in time that it has the batch."""
     SPOOL_FULL = "spool_full"
     """What waits under its topic's rule is as much as the rule allows, and the rule says block."""
+    POLICY_DENY = "policy_deny"
+    """Something in it may not come in there. It is not tried again: its events are told apart, and each such one ends as a dead letter."""
+
+
+class PolicyReason(StrEnum):
+    """Why a boundary let something cross, or did not."""
+
+    RULE = "rule"
+    """The first rule that matched says so."""
+    DEFAULT_ALLOW = "default_allow"
+    """No rule matched, and the link is open by default."""
+    DEFAULT_DENY = "default_deny"
+    """No rule matched, and one end of the link is a DMZ."""
+    NAME_TAKEN = "name_taken"
+    """No rule matched, and the link is open by default, but a rule renames other topics to this place."""
+    RESERVED_TOPIC = "reserved_topic"
+    """The mesh's own topics do not cross a boundary with rules."""
+    NO_REQUEST = "no_request"
+    """A reply without a live request that crossed the other way."""
+    OWN_ORIGIN = "own_origin"
+    """It comes from outside and claims to have been published in this region: nobody outside can speak for it."""
+    UNKNOWN_GROUP = "unknown_group"
+    """A share of a queue group that was never told across this boundary."""
+    NOT_JSON = "not_json"
+    """A rule that takes fields out of data met data that is no JSON: it cannot promise that they are gone."""
+    UNREADABLE = "unreadable"
+    """The CloudEvent cannot be read, so that nobody can say what is in it."""
+    NOT_ENCRYPTED = "not_encrypted"
+    """A rule that decrypts met an event that is in clear."""
+    UNKNOWN_KEY = "unknown_key"
+    """It is encrypted under a key that this node does not have."""
+    BROKEN_SEAL = "broken_seal"
+    """It does not decrypt: another key, or somebody changed it."""
+
+
+class Short(StrEnum):
+    """Why an event for which a `[[topic]]` wants two copies was accepted with one."""
+
+    NO_SIBLING = "no_sibling"
+    """No other node of the region is linked."""
+    LATE = "late"
+    """The mirror did not say in time that it has it."""
+    REFUSED = "refused"
+    """The mirror does not take it: its journal or its disk is full, or it leaves."""
+    TOO_LARGE = "too_large"
+    """It fits no frame together with what is said of it."""
 
 
 class LogGap(StrEnum):
@@ -129,6 +175,10 @@ class Hold(StrEnum):
     """What waited for a way leaves at a bounded rate."""
     ORDER = "order"
     """Events of ordered topics wait for the ones before them."""
+    NO_SIBLING = "no_sibling"
+    """It has no second copy: no other node of the region is linked."""
+    COPYING = "copying"
+    """Its second copy is on the way."""
 
 
 class NoReplay(StrEnum):
@@ -254,6 +304,12 @@ class Close(StrEnum):
     """A pair keeps one link: the one dialled by the smaller (region, id)."""
     SELF_LINK = "self_link"
     """The address dialled is this node's own."""
+    TLS_FAILED = "tls_failed"
+    """No TLS with the other end, or one of the two refused the other's certificate; the detail says which, and why."""
+    TLS_REQUIRED = "tls_required"
+    """A link in clear text to a node whose links are inside TLS."""
+    NAME_NOT_CERTIFIED = "name_not_certified"
+    """The other end says to be another node than the one its certificate is for."""
     VERSION_MISMATCH = "version_mismatch"
     """The two ends speak different protocol versions."""
     REGION_MISMATCH = "region_mismatch"
@@ -294,6 +350,43 @@ class Close(StrEnum):
     """What the client showed is no longer good, or what it does is no longer allowed."""
     PROTOCOL_ERROR = "protocol_error"
     """The other end broke a rule that no other reason names."""
+
+
+class Tls(StrEnum):
+    """Why a TLS handshake ended in nothing. Refusals are counted under these with "tls_" before them, at the port or the link that
+    was dialled."""
+
+    PLAIN = "plain"
+    """The other end does not speak TLS."""
+    OLD_VERSION = "old_version"
+    """The other end speaks no TLS 1.3."""
+    NO_CERTIFICATE = "no_certificate"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    FOREIGN_CA = "foreign_ca"
+    """The certificate comes from a CA that is not trusted here."""
+    FOREIGN_TRUST = "foreign_trust"
+    """The certificate is of another trust domain, although a CA that is trusted here signed it."""
+    FOREIGN_NAME = "foreign_name"
+    """The certificate is for another host or node than the one dialled."""
+    NOT_A_NODE = "not_a_node"
+    """The certificate names no node: a client's, or one from elsewhere."""
+    BAD_CERTIFICATE = "bad_certificate"
+    """The certificate cannot be used for another reason."""
+    REFUSED_BY_PEER = "refused_by_peer"
+    """The other end refused this end."""
+    TIMEOUT = "timeout"
+    CUT_SHORT = "cut_short"
+    """The other end went away before the handshake was done."""
+    EVICTED = "evicted"
+    """The oldest unfinished handshake of more than may be under way."""
+    BROKEN = "broken"
+    """Bytes that are no TLS, or that somebody changed."""
+
+    @property
+    def counted(self) -> str:
+        """As the refusals of a port have it."""
+        return f"tls_{self.value}"
 
 
 class MemberReason(StrEnum):

@@ -8,7 +8,7 @@ Source: design page "Wire and speed", rule 10; RFC 8305 (several addresses of on
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
@@ -16,13 +16,20 @@ import trio
 from mesh.net.address import join, split
 from mesh.net.link_websocket import dial_link
 from mesh.net.tcp import TcpTransport, why
+from mesh.net.tls import Secure, shake_hands
 from mesh.net.transport import LinkLost, Transport
 
 TRANSPORTS = ("tcp", "ws")
 
 
 @asynccontextmanager
-async def dial(address: str, transport: str, timeout_s: float) -> AsyncIterator[Transport]:
+async def dial(
+    address: str,
+    transport: str,
+    timeout_s: float,
+    secure: Secure | None = None,
+    farewell: Callable[[str], bytes] | None = None,
+) -> AsyncIterator[Transport]:
     """Connect to a link port: `async with dial(...) as transport`. The connection is closed when the body ends.
 
     A context, because a WebSocket has tasks of its own, and they must end with it.
@@ -30,8 +37,11 @@ async def dial(address: str, transport: str, timeout_s: float) -> AsyncIterator[
     Args:
         address: "HOST:PORT", an IPv6 host in brackets.
         transport: "tcp" or "ws".
-        timeout_s: for the name, the connection and the WebSocket opening together.
-    Raises: LinkLost with a sentence; nothing is left open. ValueError on an unknown transport. What the body raises.
+        timeout_s: for the name, the connection, TLS and the WebSocket opening together.
+        secure: speak TLS, inside the WebSocket if it is one: a proxy that speaks only HTTP may be between. farewell: see
+            `mesh.net.tls`.
+    Raises: LinkLost (TlsFailed where TLS is at fault) with a sentence; nothing is left open. ValueError on an unknown transport. What
+        the body raises.
     """
     if transport not in TRANSPORTS:
         raise ValueError(f"unknown transport {transport!r}")
@@ -40,14 +50,22 @@ async def dial(address: str, transport: str, timeout_s: float) -> AsyncIterator[
     except ValueError as error:
         raise LinkLost(str(error)) from None
     begun = trio.current_time()
-    connected = await _connect(host, port, address, timeout_s)
+    connected: Transport = await _connect(host, port, address, timeout_s)
+
+    def left_s() -> float:
+        return max(0.0, timeout_s - (trio.current_time() - begun))
+
+    async def inside(below: Transport) -> Transport:
+        if secure is None:
+            return below
+        return await shake_hands(below, secure, left_s(), server=False, host=host, farewell=farewell)
+
     try:
         if transport == "tcp":
-            yield connected
+            yield await inside(connected)
         else:
-            left_s = max(0.0, timeout_s - (trio.current_time() - begun))
-            async with dial_link(connected, join(host, port), left_s) as link:
-                yield link
+            async with dial_link(connected, join(host, port), left_s()) as link:
+                yield await inside(link)
     finally:
         connected.abort()
 

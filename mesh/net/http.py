@@ -20,6 +20,7 @@ from mesh.net.http_request import BodyBudget, Refusal
 from mesh.net.http_response import problem_response, render
 from mesh.net.listener import CountRefusal, Listener
 from mesh.net.supervise import Crashes
+from mesh.net.tls_port import Handshakes
 from mesh.net.transport import Transport, linger
 
 __all__ = ["Connection", "Handler", "HttpServer", "HttpStatistics"]
@@ -44,6 +45,7 @@ class HttpServer:
     handler: answers each request; several run at the same time, one for each connection.
     count_refusal: told a short stable reason for every connection or request refused, cut short or expired.
     on_loopback: the port is within reach of this machine only; see `mesh.net.web_page`.
+    handshakes: the port speaks TLS; None: it does not.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class HttpServer:
         crashes: Crashes,
         count_refusal: CountRefusal,
         on_loopback: bool = False,
+        handshakes: Handshakes | None = None,
     ) -> None:
         self.listener = listener
         self.on_loopback = on_loopback
@@ -67,6 +70,7 @@ class HttpServer:
         self.requests = 0
         self.bytes_in = 0
         self.bytes_out = 0
+        self._handshakes = handshakes
         self._connections: set[Connection] = set()
         self._turned_away = 0
 
@@ -102,6 +106,11 @@ class HttpServer:
 
     async def serve_one(self, transport: Transport) -> None:
         """Serve one connected client. Raises: LinkLost; cancellation."""
+        if self._handshakes is not None:
+            secured = await self._handshakes.shake(transport)
+            if secured is None:
+                return
+            transport = secured
         if len(self._connections) >= self.limits.client_connections:
             await self._turn_away(transport)
             return

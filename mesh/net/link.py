@@ -270,7 +270,7 @@ class Link:
                         self._rest = data[taken:]
                         break
             except LinkLost as lost:
-                self._end(Close.LINK_LOST, lost.detail)
+                self._end(lost.reason, lost.detail)
                 return
         self._wake.set()
 
@@ -296,7 +296,7 @@ class Link:
                     self._busy = True
                     self._wake = trio.Event()
         except LinkLost as lost:
-            self._end(Close.LINK_LOST, lost.detail)
+            self._end(lost.reason, lost.detail)
 
     async def _read(self) -> None:
         transport = self.transport
@@ -308,7 +308,7 @@ class Link:
             if not self._closing:  # else the writer is saying goodbye, and ends by itself
                 self._end(Close.LINK_LOST, "the other end closed the connection without saying why")
         except LinkLost as lost:
-            self._end(Close.LINK_LOST, lost.detail)
+            self._end(lost.reason, lost.detail)
 
     def _take(self, data: bytes) -> None:
         failure: FrameError | None = None

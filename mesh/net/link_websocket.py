@@ -34,6 +34,7 @@ class WebSocketTransport:
 
     def __init__(self, websocket: WebSocket) -> None:
         self.remote = websocket.remote
+        self.certificate = websocket.certificate
         self._websocket = websocket
         self._kept = b""
 

@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from mesh.model.certificate import PeerCertificate
 from mesh.net.transport import READ_BYTES, LinkLost
 
 BUFFER_BYTES: Final = 256 * 1024
@@ -54,6 +55,7 @@ class MemoryTransport:
 
     kind = "memory"
     sends_now = True
+    certificate: PeerCertificate | None = None
 
     def __init__(self, inward: _Pipe, outward: _Pipe, remote: str, piece_bytes: int) -> None:
         self.remote = remote

@@ -17,6 +17,7 @@ from typing import Final
 
 import trio
 
+from mesh.model.certificate import PeerCertificate
 from mesh.net.address import join
 from mesh.net.transport import READ_BYTES, LinkLost
 
@@ -69,6 +70,7 @@ class TcpTransport:
 
     kind = "tcp"
     sends_now = True
+    certificate: PeerCertificate | None = None
 
     def __init__(self, sock: socket.socket, remote: str = "") -> None:
         sock.setblocking(False)

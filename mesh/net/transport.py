@@ -13,6 +13,9 @@ from typing import Final, Protocol
 
 import trio
 
+from mesh.model.certificate import PeerCertificate
+from mesh.model.reasons import Close
+
 READ_BYTES: Final = 64 * 1024
 """The most one `receive` returns unless asked for more (wire.md, rule 4)."""
 LINGER_BYTES: Final = 4 << 20
@@ -20,23 +23,27 @@ LINGER_BYTES: Final = 4 << 20
 
 
 class LinkLost(Exception):
-    """The connection is gone, or could not be made. detail: a sentence for a person, without a full stop."""
+    """The connection is gone, or could not be made. detail: a sentence for a person, without a full stop. reason: how a link that
+    ends by it is closed."""
 
-    def __init__(self, detail: str) -> None:
+    def __init__(self, detail: str, reason: Close = Close.LINK_LOST) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.reason = reason
 
 
 class Transport(Protocol):
     """A connected byte stream.
 
     kind: "tcp", "ws" or "memory". remote: the other end's address for logs and lists. sends_now: whether `send_now` may
-    ever take bytes; a link does not bother to try otherwise.
+    ever take bytes; a link does not bother to try otherwise. certificate: what the other end proved to be; None without TLS.
+    Whoever sent a part of something with `send_now` sends the rest of it next, with either call.
     """
 
     kind: str
     remote: str
     sends_now: bool
+    certificate: PeerCertificate | None
 
     async def receive(self, most: int = READ_BYTES) -> bytes:
         """The next bytes, at most `most`; b"" at the end of the stream. A checkpoint; cancelled, it loses no bytes.

@@ -43,6 +43,7 @@ class WebSocket:
 
     def __init__(self, connection: WebSocketConnection, stream: TransportStream) -> None:
         self.remote = stream.transport.remote
+        self.certificate = stream.transport.certificate
         self.subprotocol: str | None = connection.subprotocol
         self._connection = connection
         self._stream = stream

@@ -32,13 +32,15 @@ def batch_problem(session: LinkSession, header: BatchHeader, limits: Limits) -> 
     if between and not again and not turned and header.path[0] != header.region:
         # Who claims the own region as its origin so gets no further than the check for loops.
         return "the path does not begin with the region of the origin"
+    if header.flags & Flag.MOVED and (header.leg is not Leg.LOCAL or not header.flags & Flag.CUSTODY):
+        return "for clients that moved, and not in custody inside the region"
     if again and header.flags & Flag.TO_NODE:
         return "both for one node and for a queue group"
     if len(header.tried) > limits.tried_regions or len(header.groups) > MOST_GROUPS:
         return "too many groups or tried regions"
     if len(header.groups) * header.count > limits.credit_events:
         return "too many group assignments in one batch"
-    if len(header.region) > NAME_MAX or len(header.node) > NAME_MAX:
+    if len(header.region) > NAME_MAX or len(header.node) > NAME_MAX or len(header.to_node) > NAME_MAX:
         return "an origin's name is too long"
     if any(len(group) > NAME_MAX or len(filter) > limits.filter_bytes for group, filter, _ in header.groups):
         return "a group's name or filter is too long"

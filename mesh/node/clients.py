@@ -7,7 +7,7 @@ Invariant: a session is known to the machine exactly while it is in `sessions`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -21,11 +21,13 @@ from mesh.core.custody.intake import Ticket
 from mesh.core.custody.receipts import Awaited
 from mesh.core.custody.store import StoreRefusedError
 from mesh.core.inboxes import ReplyTo
+from mesh.core.plan import Plan
 from mesh.model.event import Delivery, NewEvent
 from mesh.model.ids import BadName, MeshId, NodeKey, SessionId, Version
 from mesh.model.reasons import Close, Drop, NotDelivered, Refuse
 from mesh.model.topic import TopicError, check_group, parse_share
 from mesh.model.topic_rules import Level
+from mesh.net.tls import Secure
 from mesh.node.event_log import EventLog
 from mesh.node.publish_answers import PublishAnswers
 from mesh.node.receivers import NodeReceivers
@@ -92,6 +94,8 @@ class Clients:
         self._machine = node.machine
         self.sessions: dict[int, Session] = {}
         self.receivers = NodeReceivers(node, self)
+        self.home_secure: Callable[[NodeKey], Secure | None] = lambda key: None
+        """Set by mesh.app where clients' ports are inside TLS: how another node's is dialled."""
         self._next = 0
         self.requests = Requests(node)
         self._answers = PublishAnswers(node.key.region)
@@ -211,30 +215,41 @@ class Clients:
             raise _not_kept(refused.reason) from None
         self._node.flush_soon()
         first, plans, assigned = published
-        each: list[Outcome] = [plan.told or self._answers.alone(plan) for plan in plans]
-        for at, plan in enumerate(plans):
-            if plan.unreached or at in assigned:
-                each[at] = self._answers.of(plan, assigned.get(at, ()), kept=True)
+        if plans and not assigned and plans.count(plans[0]) == len(plans):
+            each: list[Outcome] = [self._kept_outcome(plans[0])] * len(plans)
+        else:
+            each = [
+                self._answers.of(plan, assigned[at], kept=True)
+                if at in assigned
+                else self._kept_outcome(plan)
+                for at, plan in enumerate(plans)
+            ]
         return Kept(Outcomes(self._mesh_id(first), each), ticket, call)
+
+    def _kept_outcome(self, plan: Plan) -> Outcome:
+        """Of an event without a group: whoever is out of reach has it kept."""
+        if plan.unreached:
+            return self._answers.of(plan, (), kept=True)
+        return plan.told or self._answers.alone(plan)
 
     async def kept(self, kept: Kept, timeout_s: float) -> None:
         """See Service."""
         store, ticket, call = self._machine.custody.store, kept.ticket, kept.call
         assert isinstance(ticket, Ticket)
         assert call is None or isinstance(call, Awaited)
-        answer_by = trio.current_time() + timeout_s
+        begun = trio.current_time()
         try:
-            with trio.move_on_after(
-                max(timeout_s, STORED_S)
-            ):  # what is on the disk is accepted, whatever its deadline
+            # What is on the disk is accepted, whatever its deadline.
+            with trio.move_on_at(begun + max(timeout_s, STORED_S)):
                 while ticket.lsn is None or store.synced < ticket.lsn:
                     why = ticket.refused or store.refusal(0)
                     if why is not None and (ticket.refused or why in DISK_FAILS):
                         raise _in_doubt(why)
                     await self._moved.park()
-            with trio.move_on_at(answer_by):
-                while call is not None and not call.acknowledgement().complete:
-                    await self._moved.park()
+            if call is not None:
+                with trio.move_on_at(begun + timeout_s):
+                    while not call.acknowledgement().complete:
+                        await self._moved.park()
         finally:
             if call is not None:
                 self._machine.custody.receipts.close(call)
@@ -249,6 +264,10 @@ class Clients:
         missing = self._machine.custody.missing(call)
         who = "; ".join(f"{region}: {reason} ({detail})" for region, reason, detail in missing[:8])
         return RefusedError("MESH-E051", f"within {timeout_s:g} s not everybody answered: {who}", status=504)
+
+    async def moved(self) -> None:
+        """Wait until `kept_moved`."""
+        await self._moved.park()
 
     def kept_moved(self) -> None:
         """The journal committed, its state changed, or receipts came: whoever waits for one of them looks again."""
@@ -283,6 +302,8 @@ class Clients:
             self._machine.subscribe(number, sid, filter, group, trio.current_time())
         except ValueError as error:
             raise RefusedError("MESH-E019", str(error), status=409) from None
+        except StoreRefusedError as refused:
+            raise self.receivers.not_noted(refused.reason) from None
 
     def _check_session(self, session: SessionId) -> None:
         self._check_draining()

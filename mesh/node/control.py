@@ -9,13 +9,17 @@ Source: design page "Routing".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated
 
 import msgspec
 
 from federation.core.advert import WAITING_KEY, Advertiser
-from federation.core.policy import link_role
+from federation.core.frontier import Frontier, read_entry
+from federation.core.policy.boundary import Boundary
+from federation.core.policy.roles import link_role
+from federation.core.policy.rulebook import Rulebook
+from federation.core.policy.rules import Direction
 from federation.core.reach import (
     CLIENT_KEY,
     FILTER_KEY,
@@ -23,12 +27,18 @@ from federation.core.reach import (
     KEPT_FILTER_KEY,
     KEPT_GROUP_KEY,
     MEMBERS_MAX,
+    TAKEN_KEY,
+    TOLD_KEY,
     Reach,
     group_key,
     split_group_key,
+    split_told_key,
+    told_key,
 )
 from federation.core.receipts import BRIDGE_KEY, HOLDS_KEY, Receipts
 from federation.core.routes import RouteMachine
+from mesh.core.custody.succession import Heir
+from mesh.core.deltas import OF_LINK
 from mesh.core.effects import Effect, Notify, Send
 from mesh.core.interest import Destinations, InterestIndex
 from mesh.core.membership import Membership
@@ -80,9 +90,11 @@ class ControlPlane:
         links: Links,
         destinations: Destinations,
         interest: InterestIndex,
+        boundary: Boundary,
         now: float,
     ) -> None:
         self.settings = settings
+        self.boundary = boundary
         self.region = settings.region
         self.node = settings.node
         self.links = links
@@ -104,13 +116,31 @@ class ControlPlane:
         self.tables = TableSet(Scope.REGION, settings.node, settings.epoch, settings.limits, now)
         self.world = TableSet(Scope.WORLD, key, settings.epoch, settings.limits, now)
         self.routes = RouteMachine(
-            settings.region, settings.node, settings.epoch, settings.routes, settings.limits, dice, now
+            settings.region,
+            settings.node,
+            settings.epoch,
+            settings.routes,
+            settings.limits,
+            dice,
+            now,
+            policy=boundary,
         )
         self.reach = Reach(destinations, interest)
+        self.frontier = Frontier(
+            settings.region,
+            self.world,
+            key,
+            settings.epoch,
+            self.reach,
+            settings.limits,
+            self.routes.live_bridges,
+        )
+        self.frontier.recalled = self._recalled
         self.advertiser = Advertiser(self.world, settings.merge_budget)
         self.receipts = Receipts(
             settings.region, settings.node, self.tables, self.world, lambda region: region in self.routes.fib
         )
+        self.receipts.beyond = self.reach.beyond
         self.is_bridge = False
         """Whether this node exports its region's summary."""
         self._bridged = False
@@ -123,6 +153,9 @@ class ControlPlane:
         self._ended: set[str] = set()
         """Bridges whose earlier process has ended, and that have exported nothing since."""
         self._gone: list[str] = []
+        self._rivals: set[str] = set()
+        self._heirs: dict[str, dict[str, float]] = {}
+        """Node whose durable clients are elsewhere -> members that took them over, and when this node heard of it."""
         self.exchange = TableExchange(
             self.tables, self.world, links, self.effects, settings.limits, dice, now
         )
@@ -172,12 +205,68 @@ class ControlPlane:
                 continue  # an entry nobody can read names no home
         return [(owner, address) for _, owner, address in sorted(found)]
 
+    def home(self, client: str) -> str | None:
+        """The first live member, this one apart, that keeps a client."""
+        return next((node for node, _ in self.homes(client) if node in self._live), None)
+
+    def keeps(self, node: str, client: str) -> bool:
+        """Whether a member's table names a client as its own."""
+        return self.tables.get(node, CLIENT_KEY + client) is not None
+
+    def taken_changed(self, former: str, here: bool, now: float) -> None:
+        """The durable clients of another node are kept here from now on, or it knows by now."""
+        value = _encode(0) if here else None
+        if value is None:
+            self.tables.delete(TAKEN_KEY + former, now)
+        else:
+            self.tables.put(TAKEN_KEY + former, value, now)
+        self._entry(self.node, TAKEN_KEY + former, value, now)
+
+    def heir(self, former: str) -> Heir | None:
+        """The live member that took over a node's durable clients; of several the first by name."""
+        heirs = self._heirs.get(former)
+        if not heirs:
+            return None
+        live = [node for node in heirs if node in self._live and node != former]
+        return Heir(min(live), heirs[min(live)]) if live else None
+
+    def _heir_entry(self, node: str, former: str, there: bool, now: float) -> None:
+        heirs = self._heirs.setdefault(former, {})
+        if there:
+            heirs.setdefault(node, now)
+        else:
+            heirs.pop(node, None)
+        if not heirs:
+            del self._heirs[former]
+        self.changed = True
+
     def _kept_entry(self, node: str, key: str, value: bytes | None, now: float) -> None:
         """An entry of the table of a member that is away: what its durable clients want still counts, nothing else."""
         if key[0] == KEPT_FILTER_KEY:
             self._entry(node, FILTER_KEY + key[1:], value, now)
         elif key[0] == KEPT_GROUP_KEY:
             self._entry(node, GROUP_KEY + key[1:], value, now)
+
+    def recall(self, node: str, entries: Mapping[str, bytes], now: float) -> None:
+        """What durable clients of a member wanted when this node last ran: it counts until the member's table is here."""
+        for key, value in entries.items():
+            self._kept_entry(node, key, value, now)
+
+    def recalled(self, node: str, keys: Iterable[str], now: float) -> None:
+        """Pair of `recall`: the member's table is here, or nothing is expected of it any more. Only what the table says counts now."""
+        for key in keys:
+            kind = FILTER_KEY if key[0] == KEPT_FILTER_KEY else GROUP_KEY
+            counts = self.tables.get(node, kind + key[1:]) is not None and node in self._live
+            if not counts and self.tables.get(node, key) is None:
+                self._entry(node, kind + key[1:], None, now)
+
+    def kept_entries(self, node: str) -> dict[str, bytes]:
+        """What durable clients of a member want, as its table says. Cost: O(its entries)."""
+        return {
+            key: value
+            for key, value in self.tables.items(node)
+            if key[0] in (KEPT_FILTER_KEY, KEPT_GROUP_KEY)
+        }
 
     def _gone_entry(self, node: str, key: str, now: float) -> None:
         """An entry of a member that just went away: out of use, unless durable clients keep it."""
@@ -209,6 +298,11 @@ class ControlPlane:
                 self.routes.sibling_entry(
                     node, region, bridge, None if value is None else _route.decode(value), now
                 )
+            elif kind == CLIENT_KEY and node != self.node and value is not None:
+                self._rivals.add(key[1:])
+                self.changed = True
+            elif kind == TAKEN_KEY:
+                self._heir_entry(node, key[1:], value is not None, now)
             elif key == WAITING_KEY and self.is_bridge:
                 self.advertiser.waiting(node, None if value is None else self.tables.position(node), now)
         except (msgspec.DecodeError, ValueError) as error:
@@ -261,6 +355,11 @@ class ControlPlane:
             self.routes.sibling_gone(node, now)
             self.receipts.member_gone(node)
         self.changed = True
+
+    def take_rivals(self) -> set[str]:
+        """Durable clients that other members named as their own since the last call."""
+        rivals, self._rivals = self._rivals, set()
+        return rivals
 
     def take_gone(self) -> list[str]:
         """Members that died or left since the last call."""
@@ -327,8 +426,44 @@ class ControlPlane:
         cost = session.terms.cost
         role = link_role(session.terms.role, peer.role)
         self.routes.neighbour_up(session.link, peer.region, peer.node, role, cost, session.rtt_ms, now)
-        self.effects.append(Send(session.link, self.world.digest(full=True)))
+        if self.boundary.has_rules(role):
+            side = self.frontier.link_opened(
+                session.link, session.peer_key, *self._books(peer.region, role), now
+            )
+            self.exchange.sides[session.link] = side.table
+            session.passage = self.boundary.gate(side, peer.region, role)
+        tables = self.exchange.set_of(Scope.WORLD, session.link)
+        self.effects.append(Send(session.link, tables.digest(full=True)))
         self.changed = True
+
+    def _books(self, region: str, role: str) -> tuple[Rulebook, Rulebook]:
+        """The rules of both directions of a link."""
+        book = self.boundary.book
+        return book(Direction.EXPORT, region, role), book(Direction.IMPORT, region, role)
+
+    def rules_changed(self, sessions: Iterable[LinkSession], now: float) -> None:
+        """The boundary's rules are others: judge routes, interest and links by them. What waits in links is the caller's."""
+        roles = {session.peer_key: self._role_of(session) for session in sessions}
+        self.frontier.rules_changed(
+            lambda peer, side: self._books(peer.region, roles.get(peer, side.export.role))
+        )
+        for session in sessions:
+            side = self.frontier.of_link.get(session.link)
+            if side is not None:
+                session.passage = self.boundary.gate(side, side.peer.region, roles[side.peer])
+        self.routes.policy_changed(now)
+        self.changed = True
+
+    def _role_of(self, session: LinkSession) -> str:
+        assert session.peer is not None
+        return link_role(session.terms.role, session.peer.role).value
+
+    def _recalled(self) -> Iterator[tuple[str, dict[str, int]]]:
+        """What regions wanted before this process started, as far as nobody has said it again."""
+        if self.boundary.configured:
+            for region in self.reach.regions():
+                if "" in self.reach.tellers(region):
+                    yield region, self.reach.entries(region)
 
     def _become_bridge(self, now: float) -> None:
         """A link to another region opened: from here on this node exports the region's summary.
@@ -346,9 +481,11 @@ class ControlPlane:
                 elif key == WAITING_KEY:
                     self.advertiser.waiting(node, self.tables.position(node), now)
         self.advertiser.handle_deadline(now)
+        self.frontier.settle(now, at_once=True)
         self.world.put(BRIDGE_KEY, _encode(1), now)
 
     def bridge_closed(self, link: int, now: float) -> None:
+        self.frontier.link_closed(link, now)
         self.routes.neighbour_down(link, now)
         self.exchange.link_closed(link)
         self.changed = True
@@ -406,15 +543,16 @@ class ControlPlane:
         if delta.scope is Scope.REGION and not inside:
             session.refuse(Close.UNEXPECTED_FRAME, "a table of the region from outside")
             return
-        tables = self.exchange.set_of(delta.scope)
+        side = self.frontier.of_link.get(session.link) if delta.scope is Scope.WORLD else None
+        tables = self.exchange.set_of(delta.scope, session.link)
         before = tables.position(delta.owner)
         applied = tables.receive(delta, now)
         if applied.pull is not None:
             self.effects.append(Send(session.link, applied.pull))
         if applied.outcome is Outcome.REFUSED and self.exchange.may_report(session.link, now):
             self.effects.append(Notify("table_refused", delta.owner[:130], applied.reason or ""))
-        if not applied.advanced:
-            return
+        if not applied.advanced or side is not None:
+            return  # what a side tells counts as its rules let it: `settle`
         if delta.scope is Scope.REGION:
             self._new_process(delta.owner, delta.epoch, now)
             if delta.owner in self._live:
@@ -438,13 +576,14 @@ class ControlPlane:
         if position is not None and not position.n:
             # Its earlier process has ended, and this one exports nothing yet. What the earlier one told counts until it does, or
             # until no route leads to it any more: a neighbour may not have noticed that the earlier one is gone.
-            if bridge in self.reach.bridges(region):
-                self._ended.add(owner)
-        elif region != self.region:
-            if owner in self._ended:
-                self._ended.discard(owner)
-                for key in self.reach.keys(region, bridge) - {key for key, _ in self.world.items(owner)}:
-                    self.reach.set_entry(region, bridge, key, None)
+            self._ended.add(owner)
+            self.receipts.world_changes(owner, changes, self._bridges_of_region(), now)
+            return
+        if owner in self._ended:
+            self._ended.discard(owner)
+            changes = [*changes, *self._stale(owner)]
+        self._told_changed(owner, changes)
+        if region != self.region:
             if region not in self.reach.regions():
                 self.reach.set_live(region, self.routes.live_bridges(region))
             self.reach.told(region, bridge)
@@ -464,6 +603,49 @@ class ControlPlane:
                     self.changed = True
         self.receipts.world_changes(owner, changes, self._bridges_of_region(), now)
 
+    def _stale(self, owner: str) -> list[Change]:
+        """What an earlier process of a bridge told and this one does not."""
+        region, _, bridge = owner.partition("/")
+        told = self.reach.keys(region, bridge)
+        for other in self.reach.regions():
+            told |= {told_key(other, key) for key in self.reach.keys(other, owner)}
+        position = self.world.position(owner)
+        epoch = 0 if position is None else position.epoch
+        items = {key for key, _ in self.world.items(owner)}
+        return [Change(owner, epoch, key, None) for key in sorted(told - items)]
+
+    def _told_changed(self, owner: str, changes: Iterable[Change]) -> None:
+        """What a boundary tells of regions beyond it."""
+        gone: set[str] = set()
+        for change in changes:
+            if change.key[0] != TOLD_KEY:
+                continue
+            try:
+                region, key = split_told_key(change.key)
+            except ValueError:
+                continue
+            value = None
+            if change.value is not None:
+                wanted = read_entry("", change.key, change.value)
+                if wanted is None or (self.region in wanted.via and not owner.startswith(f"{self.region}/")):
+                    continue  # unreadable, or the echo of what this region told
+                value = wanted.value
+            if region == self.region:
+                continue
+            if region not in self.reach.regions():
+                self.reach.set_live(region, self.routes.live_bridges(region))
+            self.reach.set_entry(region, owner, key, value)
+            if value is None:
+                gone.add(region)
+            self.changed = True
+        if gone:
+            prefixes = tuple(f"{TOLD_KEY}{region}/" for region in gone)
+            left = {
+                key.partition("/")[0][1:] for key, _ in self.world.items(owner) if key.startswith(prefixes)
+            }
+            for region in gone - left:
+                self.reach.forget(region, owner)
+
     # -- time ----------------------------------------------------------------------------------------------------
 
     def settle(self, now: float) -> None:
@@ -475,6 +657,8 @@ class ControlPlane:
             if self._bridged and self.world.ends_earlier:
                 self._become_bridge(now)
         if self.is_bridge:
+            if self.frontier.settle(now):
+                self.changed = True
             self.receipts.note_cover(self.world_owner)
             self.receipts.attest(self._live, now)
         self.effects.extend(self.receipts.effects)
@@ -511,6 +695,7 @@ class ControlPlane:
             self.membership.next_deadline(),
             self.routes.next_deadline(),
             self.advertiser.next_deadline() if self.is_bridge else None,
+            self.frontier.next_deadline() if self.is_bridge else None,
         ):
             if at is not None:
                 due.append(at)
@@ -527,6 +712,7 @@ class ControlPlane:
             self._housekeeping_at = now + HOUSEKEEPING_S
             self.tables.expire(now)
             self.world.expire(now)
+            self.frontier.expire(KEPT_S, now)
             self._forget_the_long_gone(now)
         self.settle(now)
 
@@ -534,7 +720,12 @@ class ControlPlane:
         """Tables of members that membership has forgotten, and of bridges that nobody reached for KEPT_S."""
         members = self.membership.members()
         for owner in self.tables.owners():
-            if owner != self.node and owner not in members:
+            if owner in members or owner == self.node:
+                self._quiet.pop(owner, None)
+                continue
+            waits = now - self._quiet.setdefault(owner, now) <= KEPT_S and self.kept_entries(owner)
+            if not waits:  # nobody there comes back for what is kept
+                self._quiet.pop(owner, None)
                 for change in self.tables.forget(owner, now):
                     self._kept_entry(owner, change.key, None, now)
                 self._epochs.pop(owner, None)
@@ -544,14 +735,17 @@ class ControlPlane:
                 self.changed = True
         for owner in self.world.owners():
             region, _, bridge = owner.partition("/")
+            of_link = bridge.partition(OF_LINK)[0]
             near = (
-                bridge in self._live if region == self.region else bridge in self.routes.live_bridges(region)
+                of_link in self._live
+                if region == self.region
+                else of_link in self.routes.live_bridges(region)
             )
             if near or owner == self.world_owner:
                 self._quiet.pop(owner, None)
             elif now - self._quiet.setdefault(owner, now) > KEPT_S:
                 del self._quiet[owner]
-                self.world.forget(owner, now)
+                self._told_changed(owner, self.world.forget(owner, now))
                 self._ended.discard(owner)
                 if region != self.region:
                     self.reach.forget(region, bridge)

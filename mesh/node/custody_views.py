@@ -38,7 +38,7 @@ class CustodyViews:
         ]
         if len(custody.keeping.gate):
             found.append(self._held_back(custody.keeping.gate.waiting(), now))
-        return found
+        return [*found, *self._copies(now)]
 
     def _held_back(self, waiting: list[Waiting], now: float) -> Item:
         return {
@@ -52,6 +52,47 @@ class CustodyViews:
             "under_way_records": 0,
             "under_way_bytes": 0,
             "why": Hold.ORDER.value,
+            "detail": "",
+            "node": self._node.key.node,
+        }
+
+    def _copies(self, now: float) -> list[Item]:
+        """Records that are to have a second copy and have none, and what is kept for other nodes."""
+        custody = self._node.machine.custody
+        records, events, size, since = custody.copies.alone()
+        found = []
+        if records:
+            mirror = custody.copies.mirror
+            why = Hold.COPYING if mirror else Hold.NO_SIBLING
+            found.append(self._copy("copies", "copy", mirror, (records, events, size), since, now, why.value))
+        for owner, kept in sorted(custody.pairs.mirror.kept.items()):
+            size = sum([one.size for one in kept.values()])
+            since = min(one.since for one in kept.values())
+            found.append(self._copy(f"m/{owner}", "kept-for", owner, (len(kept), None, size), since, now, ""))
+        return found
+
+    def _copy(
+        self,
+        id: str,
+        kind: str,
+        destination: str,
+        sizes: tuple[int, int | None, int],
+        since: float | None,
+        now: float,
+        why: str,
+    ) -> Item:
+        records, events, size = sizes
+        return {
+            "id": id,
+            "kind": kind,
+            "destination": destination,
+            "records": records,
+            "events": events,
+            "bytes": size,
+            "oldest_s": None if since is None else round(max(0.0, now - since), 3),
+            "under_way_records": 0,
+            "under_way_bytes": 0,
+            "why": why,
             "detail": "",
             "node": self._node.key.node,
         }
@@ -115,6 +156,10 @@ class CustodyViews:
             passed_window=counts.passed_window,
             held_back=len(custody.keeping.gate),
             order_gaps=counts.order_gaps,
+            copies_short={reason.value: count for reason, count in counts.copies_short.items()},
+            copies_alone=custody.copies.alone()[0],
+            copies_kept_bytes=custody.pairs.mirror.size_bytes,
+            copies_taken=counts.copies_taken,
         )
 
 

@@ -21,7 +21,9 @@ from mesh.model.errors import MeshError, close_code
 from mesh.model.ids import NodeKey
 from mesh.model.reasons import Close
 from mesh.net.dial import dial
+from mesh.net.link_listener import farewell
 from mesh.net.supervise import Backoff
+from mesh.net.tls import TlsFailed
 from mesh.net.transport import LinkLost
 from mesh.node.comparison import Tried
 
@@ -46,6 +48,10 @@ WAIT_FOR_SMALLER_S: Final = 1.5
 
 _PATIENT: Final = frozenset({Close.DUPLICATE_LINK, Close.OPEN_TIMEOUT, Close.DRAINING})
 """Ends after which dialling at once again would be refused again: the wait goes on growing."""
+UNTRUSTED: Final = frozenset({Close.TLS_FAILED, Close.TLS_REQUIRED, Close.NAME_NOT_CERTIFIED})
+"""One end refused the other for who it is, or is not."""
+REFUSED: Final = 1_024
+"""Addresses of which that is remembered."""
 MISCONFIGURED: Final = frozenset(
     {
         Close.REGION_MISMATCH,
@@ -89,6 +95,8 @@ class Dialler:
         self.targets: list[Target] = []
         self.tried: dict[str, Tried] = {}
         self._turns = trio.CapacityLimiter(DIALS)
+        self._refused: dict[str, str] = {}
+        """What was told of addresses where one end did not trust the other, until one of them works."""
 
     async def keep(self, target: Target) -> None:
         """Dial a configured address again and again, as long as the node runs."""
@@ -122,7 +130,10 @@ class Dialler:
         try:
             if turns is not None:
                 await turns.acquire_on_behalf_of(token)
-            async with dial(target.address, target.transport, target.timeout_s) as transport:
+            secure = self._node.secure
+            async with dial(
+                target.address, target.transport, target.timeout_s, secure, farewell
+            ) as transport:
                 if turns is not None:
                     turns.release_on_behalf_of(token)
                     turns = None
@@ -130,15 +141,32 @@ class Dialler:
                     transport, dialled=True, terms=target.terms, when_open=target.opened
                 )
         except LinkLost as error:
-            if target.problem.partition(": ")[2] != error.detail:
+            if isinstance(error, TlsFailed):
+                self._node.count_refusal("link", error.why.counted)
+                self._tell_refused(target.address, error.reason, error.detail)
+            elif target.problem.partition(": ")[2] != error.detail:
                 log.info("cannot dial", address=target.address, error=error.detail)
-            return Close.LINK_LOST, error.detail, None
+            return error.reason, error.detail, None
         finally:
             if turns is not None and token in turns.statistics().borrowers:
                 turns.release_on_behalf_of(token)
         if key is not None and reason not in MISCONFIGURED:
             target.worked = True
+        if reason in UNTRUSTED:
+            self._tell_refused(target.address, reason, detail)
+        else:
+            self._refused.pop(target.address, None)
         return reason, detail, key
+
+    def _tell_refused(self, address: str, reason: Close, detail: str) -> None:
+        """Who is there, or who this node is, is not settled: a person has to look. Told once until it changes."""
+        problem = str(MeshError(close_code(reason), address, detail))
+        if self._refused.get(address) == problem:
+            return
+        while len(self._refused) >= REFUSED:
+            del self._refused[next(iter(self._refused))]
+        self._refused[address] = problem
+        log.warning("link refused", address=address, code=close_code(reason), problem=problem)
 
     async def knock(self, address: str, nursery: trio.Nursery) -> None:
         """Dial once, and wait at most KNOCK_S for what comes of it: another process of this node's name that answers there

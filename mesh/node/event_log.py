@@ -6,7 +6,10 @@ each event its position at that moment, so that a replay can tell what it has an
 Decides when events are written (when the group before is written, at most every LINGER_S), what is trimmed, and what happens
 while the engine fails: events wait in memory up to [limits] log_pending_bytes, then newer ones are not kept, which is counted and noted
 as a gap; a damaged log is set aside and a new one begun. The node and its sessions go on in every case.
-Invariant: every retained event that this node handed to its sessions is in the log or inside a gap that the log tells of.
+What came at least once has a part of the log's own in the journal (`mesh.core.custody.log_shares`), settled when the engine has
+synced it: what does not fit into memory, or was owed by an earlier process, waits there and is taken in, once, when there is room.
+Invariants: every retained event that this node handed to its sessions is in the log, owed to it by the journal, or inside a gap
+that the log tells of. What came at least once is in the log once, and in the order of its records.
 Source: docs/decisions/0015-event-log.md.
 """
 
@@ -14,16 +17,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
+from mesh.core.custody.log_shares import LogShare
 from mesh.core.replay import Chunk, Gap, Replay, Tail, wall_text
 from mesh.model.event import Delivery, Event, Logged
 from mesh.model.ids import MeshId
 from mesh.model.reasons import Close, Drop, LogGap
 from mesh.model.topic_rules import TopicRules
+from mesh.node.log_debts import LogDebts
 from mesh.store.eventlog import EventLogEngine, LogFailed, LogStatistics
 
 if TYPE_CHECKING:
@@ -70,6 +76,9 @@ class EventLog:
         self._last_ms = 0
         self._gap: Gap | None = None  # open: events are not kept now
         self._unnoted: list[Gap] = []
+        self.debts = LogDebts(node)
+        """Of what came at least once."""
+        self._attached = False
         self._work = trio.Event()
         self._writing = trio.Lock()
         self._reading = trio.Lock()
@@ -79,8 +88,22 @@ class EventLog:
 
     # -- life ------------------------------------------------------------------------------------------------------
 
+    def attach(self) -> None:
+        """Subscribe: before the node's first link, so that nobody hears of this process without hearing what its log wants.
+        Idempotent."""
+        if self._attached:
+            return
+        self._attached = True
+        clients = self._node.clients
+        session = clients.open_own(self, protocol="log", name="event log")
+        self._node.machine.keep_log(session)
+        for sid, filter in enumerate(dict.fromkeys(rule.filter for rule in self.rules.retained), start=1):
+            clients.add_subscription(session, sid, filter)
+        clients.after_call()
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep events until cancelled; started when the log was opened, or could not be and is tried again."""
+        self.attach()
         await self._open(aside=False)
         task_status.started()
         while self._engine is None:
@@ -98,6 +121,7 @@ class EventLog:
             if engine is None or tail is None:
                 return
             try:
+                # What is owed stays in the journal: the next process takes it in.
                 while (tail.pending or self._unnoted) and self.failure is None:
                     await self._write(engine, tail)
                 if self.failure is None:
@@ -132,16 +156,7 @@ class EventLog:
         elif first_time and since_ms is not None:
             self._note(Gap(engine.next, since_ms, max(since_ms, now_ms), None, LogGap.STOPPED))
         log.info("event log open", events=engine.next - 1, gaps=len(engine.gaps), damaged=damaged)
-        if first_time:
-            self._subscribe()
         self._work.set()
-
-    def _subscribe(self) -> None:
-        clients = self._node.clients
-        session = clients.open_own(self, protocol="log", name="event log")
-        for sid, filter in enumerate(dict.fromkeys(rule.filter for rule in self.rules.retained), start=1):
-            clients.add_subscription(session, sid, filter)
-        clients.after_call()
 
     def _failed(self, failed: LogFailed) -> None:
         self._damaged = self._damaged or failed.reason is LogGap.DAMAGED
@@ -158,11 +173,10 @@ class EventLog:
     # -- what comes (a Sink) ---------------------------------------------------------------------------------------
 
     def deliver(self, deliveries: Sequence[Delivery]) -> None:
-        """Sink: number what is retained, and let it be written soon."""
+        """Sink: number what is retained, and let it be written soon. What came at least once comes by `keep`."""
         tail = self._tail
-        assert tail is not None, "the log subscribes when it is open"
-        if self._closed:
-            return
+        if self._closed or tail is None:
+            return  # what comes before the log is open is in the gap that it begins with
         now_ms = self.now_ms()
         retain_ms = self._retain_ms
         dropped = 0
@@ -178,11 +192,43 @@ class EventLog:
                     dropped += 1
                     continue
                 if event.deadline_ms or event.extra is not None:
-                    event = Event(event.seq, event.topic, event.key, 0, None, event.attributes, event.data)
+                    event = _timeless(event)
                 tail.add(Logged(tail.next, now_ms, now_ms + kept_ms, origin, path, event))
         if dropped:
             self._drop(tail, dropped, now_ms)
         self._work.set()
+
+    def keep(self, shares: Sequence[LogShare]) -> None:
+        """What came at least once, in the call in which the sessions get it: numbered now, or owed."""
+        tail = self._tail
+        for share in shares:
+            if not (share.repeats or self.debts.waiting or self._closed or tail is None or tail.full):
+                self._enter(share, share.events)
+                continue
+            for gone in self.debts.add(share):
+                if tail is None:
+                    self._node.machine.counters.drop(Drop.NOT_LOGGED, gone.total)
+                else:
+                    self._drop(tail, gone.total, self.now_ms())
+        self._work.set()
+
+    def _enter(self, share: LogShare, events: Sequence[Event]) -> None:
+        """Give events of a record their positions; the record is settled when they are written."""
+        tail = self._tail
+        assert tail is not None, "the log is open"
+        now_ms = self.now_ms()
+        first = tail.next
+        for event in events:
+            kept_ms = self._retain_ms.get(event.topic)
+            if kept_ms is None:
+                kept_ms = self._kept_ms(event.topic)
+            if kept_ms:
+                expires_ms = now_ms + kept_ms
+                tail.add(Logged(tail.next, now_ms, expires_ms, share.origin, share.path, _timeless(event)))
+        if tail.next > first:
+            self.debts.entered(tail.next, share.lsn)
+        else:
+            self.debts.settle(share.lsn)
 
     def _kept_ms(self, topic: str) -> int:
         if len(self._retain_ms) >= 8_192:
@@ -247,9 +293,11 @@ class EventLog:
             engine, tail = self._engine, self._tail
             if self._closed or tail is None:
                 return False
-            if not tail.pending and not self._unnoted and self.failure is None:
+            if not tail.pending and not self._unnoted and not self.debts.waiting and self.failure is None:
                 return False
             if engine is not None:
+                if not tail.full and self.failure is None:
+                    await self._catch_up(engine)
                 await self._write(engine, tail)
         if self.failure is not None:
             await trio.sleep(RETRY_S)
@@ -257,8 +305,10 @@ class EventLog:
 
     async def _write(self, engine: EventLogEngine, tail: Tail) -> None:
         entries, gaps = tail.unstored(GROUP_EVENTS, GROUP_BYTES), tuple(self._unnoted)
+        # What is settled after this must outlive the machine's end, as the journal's record of it would.
+        append = partial(engine.append, synced=self.debts.unwritten)
         try:
-            await trio.to_thread.run_sync(engine.append, entries, gaps)
+            await trio.to_thread.run_sync(append, entries, gaps)
         except LogFailed as failed:
             self._failed(failed)
             return
@@ -268,6 +318,22 @@ class EventLog:
         del self._unnoted[: len(gaps)]
         if entries:
             tail.store(entries[-1].position + 1)
+            self.debts.written(tail.stored)
+
+    async def _catch_up(self, engine: EventLogEngine) -> None:
+        """Take in some of what is owed, but for what the log has already: what came at least once before must be written by now, so
+        that the engine knows."""
+        if not self.debts.waiting or self.debts.unwritten:
+            return
+        run = self.debts.open_run()
+        mesh_ids = [id for opened in run for id in opened.mesh_ids()]
+        try:
+            async with self._reading:
+                known = await trio.to_thread.run_sync(engine.known, mesh_ids)
+        except LogFailed as failed:
+            self._failed(failed)
+            return
+        self.debts.take(run, self._enter, known)
 
     async def _replace(self) -> None:
         """Open the log anew; a damaged one is set aside."""
@@ -382,7 +448,7 @@ class EventLog:
             "oldest_at": wall_text(oldest.received_ms) if oldest is not None else None,
             "newest": str(newest.mesh_id) if newest is not None else None,
             "newest_at": wall_text(newest.received_ms) if newest is not None else None,
-            "waiting": tail.pending if tail is not None else None,
+            "waiting": tail.pending + self.debts.events if tail is not None else None,
             "replays": len(self.replays),
             "state": "ok" if self.failure is None else self.failure.reason.value,
             "gap": f"{last['reason']} {last['since'] or 'ever'} to {last['until'] or 'now'}"
@@ -395,3 +461,8 @@ class EventLog:
         if self._engine is None:
             raise self.failure or LogFailed(LogGap.IO_ERROR, "the log is not open")
         return self._engine
+
+
+def _timeless(event: Event) -> Event:
+    """An event without what is of the moment: its deadline and where replies go."""
+    return Event(event.seq, event.topic, event.key, 0, None, event.attributes, event.data)

@@ -14,14 +14,14 @@ import msgspec
 
 from mesh.core.custody.store import Store, StoreRefusedError
 from mesh.node.control import ControlPlane
-from mesh.node.remembered import RememberedInterest
+from mesh.node.remembered import RememberedInterest, RememberedMembers
 from mesh.wire.frames import MemberState
 
 NOTE: Final = "known"
 INFORM_S: Final = 5.0
 """A region that has not spoken by then may be gone for good: the node goes on with what it remembers of it."""
 MEMBERS_S: Final = 15.0
-"""The same of members, of whose interest nothing is remembered: longer than they take to find out that a link to the process before is
+"""The same of members, of whose interest only what durable clients want is remembered: longer than they take to find out that a link to the process before is
 dead, when nobody told them (SWIM's suspicion, and a dial)."""
 FIRST_INFORM_S: Final = 1.0
 """A node that never ran before, and has neighbours to ask, waits so long for what they say."""
@@ -37,6 +37,7 @@ class Informed:
         self._store = store
         self._control = control
         self._interest = RememberedInterest(store, control, now)
+        self._kept = RememberedMembers(store, control, now)
         note = store.notes.get(NOTE)
         self._regions: set[str] = set()
         self._members: set[str] = set()
@@ -95,6 +96,7 @@ class Informed:
 
     def _note(self, now: float) -> None:
         self._interest.note(now)
+        self._kept.note(now)
         control = self._control
         regions = frozenset(owner.partition("/")[0] for owner in control.world.owners()) - {control.region}
         members = frozenset(control.live_members()) - {control.node}

@@ -7,7 +7,7 @@ Questions travel as the mesh's own mail: topic `$mesh/ask/WHAT`, answered to the
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,8 +23,18 @@ from mesh.core.inboxes import ReplyTo
 from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Event, NewEvent
 from mesh.model.ids import BadName, NodeKey
 from mesh.node.feed import Feed, Watch
-from mesh.node.inspect import AuditReading, Counters, Item, JournalReading, MissingNode, RegionAnswer, What
+from mesh.node.inspect import (
+    AuditReading,
+    Counters,
+    Item,
+    JournalReading,
+    MissingNode,
+    RegionAnswer,
+    Security,
+    What,
+)
 from mesh.node.letters import ACTS, Act, Letters
+from mesh.node.policy_views import PolicyViews
 from mesh.node.registry_views import RegistryViews
 from mesh.node.service import RefusedError
 from mesh.node.views import Views
@@ -49,6 +59,7 @@ class Inspection:
         self._node = node
         self._views = Views(node)
         self._feed = Feed()
+        self._policy = PolicyViews(node)
         self.dead_letters = Letters(node)
         self.journal: Callable[[], JournalReading | None] = lambda: None
         """Set by mesh.app: the journal's state and figures."""
@@ -56,6 +67,8 @@ class Inspection:
         """Set by mesh.admitted where an audit is kept."""
         self.config_items: Callable[[], list[Item]] = list
         """Set by mesh.app: the configuration with the origin of each value."""
+        self.security: Security | None = None
+        """Set by mesh.app: the node's certificates."""
         self.registry = RegistryViews(node.key)
         """Set by mesh.app when there is a registry."""
 
@@ -73,6 +86,15 @@ class Inspection:
             return self.dead_letters.page(query)
         if what is What.CONFIG:
             return [{**item, "node": self.key.node} for item in self.config_items()]
+        if what is What.POLICY:
+            return self._policy.rules()
+        if what is What.POLICY_WITHHELD:
+            return self._policy.withheld()
+        if what is What.POLICY_DENIALS:
+            return self._policy.denials()
+        if what in (What.NODES, What.SELF) and self.security is not None:
+            own = {"security": self.security.item()}
+            return [{**item, **(own if item["id"] == self.key.node else {})} for item in self._views.of(what)]
         if what is What.REGISTRY:
             return self.registry.status()
         if what is What.REGISTRY_ENTRIES:
@@ -81,11 +103,27 @@ class Inspection:
             return self.registry.diff()
         return self._views.of(what)
 
+    def policy_test(self, question: Mapping[str, object]) -> Item:
+        """See Inspect."""
+        return self._policy.test(question)
+
+    def policy_preview(self, text: bytes, name: str) -> Item:
+        """See Inspect."""
+        return self._policy.preview(text, name)
+
     def counters(self) -> Counters:
         """See Inspect."""
         found = self._views.counters(watch_lost=self._feed.lost)
         custody = found.custody._replace(journal=self.journal())
-        return replace(found, registries=self.registry.counters(), custody=custody, audit=self.audit())
+        security = self.security
+        return replace(
+            found,
+            registries=self.registry.counters(),
+            custody=custody,
+            audit=self.audit(),
+            certificates=security.expires_in_s() if security is not None else {},
+            exposed=security.exposed() if security is not None else {},
+        )
 
     async def letters(self, node: str, act: Act, lsns: Sequence[int], timeout_s: float) -> list[Item]:
         """See Inspect."""

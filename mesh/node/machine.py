@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from federation.core.policy.boundary import Boundary
 from mesh.core.counters import Counters
+from mesh.core.custody import pairs
 from mesh.core.custody.consumers import Connected
 from mesh.core.custody.custody import Custody
 from mesh.core.custody.death_notices import DeathNotices
@@ -27,6 +29,7 @@ from mesh.core.inboxes import Ended, ReplyTo
 from mesh.core.ingress import Published
 from mesh.core.interest import Destinations, InterestIndex
 from mesh.core.opening import Identity, Terms
+from mesh.core.passage import Passage
 from mesh.core.plan import Links, Planner
 from mesh.core.session import Flow, LinkSession, SessionState
 from mesh.core.subscriptions import SubscriptionIndex, Transition
@@ -45,7 +48,7 @@ from mesh.wire import frames as wire
 from mesh.wire.frames import BatchHeader, Data, Flag, LinkKind
 
 HOUSEKEEPING_S = 60.0
-_OF_BATCHES = (wire.Ack, wire.CustodyAck)
+_OF_BATCHES = (wire.Ack, wire.CustodyAck, *pairs.FRAMES)
 _BROKEN = frozenset({Close.LINK_LOST, Close.PEER_CLOSED, Close.HELLO_TIMEOUT})
 """A link that ended so says nothing about why: its member may be gone."""
 
@@ -53,7 +56,7 @@ _BROKEN = frozenset({Close.LINK_LOST, Close.PEER_CLOSED, Close.HELLO_TIMEOUT})
 class NodeMachine:
     """Args:
         settings: who this is. dice: its only source of chance. now: monotonic seconds. store: the journal; without one nothing is
-            taken at least once. rules: what `[[topic]]` says.
+            taken at least once. rules: what `[[topic]]` says. boundary: what may cross to other regions; None: no rules.
     Results to take after each call: `drain()` (effects, Send and CloseLink name links by number), `take_deliveries()`,
     `take_ready()` (links with batches to `pull`), `take_ended()` (requests), `take_questions()` (mail from other nodes).
     Raises: KeyError or ValueError on misuse by the caller; never for what a peer sent.
@@ -67,8 +70,10 @@ class NodeMachine:
         *,
         store: Store | None = None,
         rules: TopicRules | None = None,
+        boundary: Boundary | None = None,
     ) -> None:
         self.settings = settings
+        self.boundary = boundary or Boundary(settings.region, settings.limits)
         self.key = NodeKey(settings.region, settings.node)
         self.identity = Identity(
             settings.region,
@@ -90,6 +95,7 @@ class NodeMachine:
             links=self.links,
             destinations=self.destinations,
             interest=self.interest,
+            boundary=self.boundary,
             now=now,
         )
         self.planner = Planner(
@@ -138,18 +144,41 @@ class NodeMachine:
             self.custody.letters, self.custody.store, self.forwarder.plans.of, self._publish_now
         )
         self.control.hears_members = self.informed.hears_members
-        self.custody.is_live = lambda node: node in self.control.live_members()
+        self._entangle(now)
         self.mail = Mail(self.key, self.forwarder, settings.limits, self.counters)
         self.inboxes = self.mail.inboxes
         self.admission = Admission(settings, self.sessions, self.links, self.control.membership)
         self.totals = Flow()
         """What links that are gone carried."""
+        self.copies_moved = False
+        """More counts as stored, without a commit, since somebody cleared this."""
         self._effects: list[Effect] = []
         self._next_link = 0
         self._session_deadline = float("inf")
         self._control_deadline: float | None = None
         """Of the control plane; None: ask it. Batches do not move it, and asking costs as much as passing one on."""
         self._housekeeping_at = now + HOUSEKEEPING_S
+
+    def _entangle(self, now: float) -> None:
+        """What custody asks of the control plane."""
+        control, custody = self.control, self.custody
+        custody.is_live = lambda node: node in control.live_members()
+        custody.pairs.informed, custody.pairs.keeps = self.informed, control.keeps
+        custody.pairs.mirror.away_since = lambda node: self._away_since(node, now)
+        succession = custody.pairs.succession
+        succession.heir, succession.home, succession.is_live = control.heir, control.home, custody.is_live
+        succession.restored()
+        for former in succession.taken:
+            control.taken_changed(former, True, now)
+
+    def _away_since(self, node: str, started: float) -> float | None:
+        """Since when a member is dead or has left, or was never heard of; None for one that is there."""
+        if node in self.links.peers:
+            return None
+        view = self.control.membership.members().get(node)
+        if view is None:
+            return started
+        return None if view.live else max(view.since, started)
 
     @property
     def draining(self) -> bool:
@@ -158,8 +187,10 @@ class NodeMachine:
 
     # -- links ---------------------------------------------------------------------------------------------------
 
-    def link_connected(self, *, dialled: bool, terms: Terms, wall_ms: int, now: float) -> int:
-        """A transport connected: begin a session and return its link number."""
+    def link_connected(
+        self, *, dialled: bool, terms: Terms, wall_ms: int, now: float, certified: NodeKey | None = None
+    ) -> int:
+        """A transport connected: begin a session and return its link number. certified: who its certificate says is there."""
         self._next_link += 1
         link = self._next_link
         session = LinkSession(
@@ -170,6 +201,7 @@ class NodeMachine:
             limits=self.settings.limits,
             wall_ms=wall_ms,
             now=now,
+            certified=certified,
         )
         self.sessions[link] = session
         self._after_session(session, now)
@@ -203,6 +235,7 @@ class NodeMachine:
                 self.control.membership.heard(session.peer_key.node, now)
             self.custody.acknowledge(now)
             self._after_session(session, now)
+            self._copies_moved(now)
             self.mail.take_in(now)
             self.notices.tell(now)
             return
@@ -218,13 +251,30 @@ class NodeMachine:
             session.refuse(Close.PROTOCOL_ERROR, problem)
         elif header.flags & Flag.CUSTODY:
             self.custody.receive(session, header, frame.body, now)
+        elif session.passage is not None:
+            self._receive_inward(session, session.passage, frame, now)
         else:
             self.forwarder.receive(session, header, frame.body, now)
+
+    def _receive_inward(self, session: LinkSession, passage: Passage, frame: Data, now: float) -> None:
+        """A batch at a boundary with rules: what may come in goes on as it comes in, the rest is counted."""
+        judged = passage.inward(frame.header, frame.body, now)
+        if judged.malformed:
+            self.counters.drop(Drop.MALFORMED, frame.header.count)
+        if judged.denied:
+            self.counters.drop(Drop.POLICY_DENY, judged.denied_weight)
+        for piece in judged.pieces:
+            self.forwarder.receive(session, piece.header, piece.body, now)
 
     def _receive_control(self, session: LinkSession, frame: wire.Frame, now: float) -> None:
         measured = session.rtt_ms is not None
         if not session.receive(frame, now):
-            self.control.receive(session, frame, now)
+            if isinstance(frame, pairs.FRAMES) and session.kind is LinkKind.PEER:
+                problem = self.custody.pairs.receive(session.peer_key.node, frame, now)
+                if problem:
+                    session.refuse(Close.PROTOCOL_ERROR, problem)
+            else:
+                self.control.receive(session, frame, now)
             return
         if (
             isinstance(frame, wire.Open)
@@ -280,6 +330,7 @@ class NodeMachine:
         if session.kind is LinkKind.PEER:
             self.links.peers[peer.node] = session.link
             self.control.peer_opened(session, now)
+            self.custody.pairs.peer_opened(peer.node, now)
         self._effects.append(Notify("link_opened", str(session.peer_key), "", "", {"link": session.link}))
 
     def _gone(
@@ -306,6 +357,8 @@ class NodeMachine:
         self._plans_changed(now)
         self.forwarder.link_gone(session, now)
         self.custody.link_gone(session, now)
+        self.custody.pairs.links_changed(now)
+        self._copies_moved(now)
 
     def _is_linked(self, session: LinkSession) -> bool:
         if session.peer is None:
@@ -317,6 +370,15 @@ class NodeMachine:
         self.control.settle(now)
         self.control.changed = False
         self.forwarder.invalidate(now)
+
+    def rules_changed(self, now: float) -> None:
+        """The boundary's rules were replaced: routes, interest, and what waits in links are judged by the new ones."""
+        bridges = [session for session in self.sessions.values() if session.link in self.links.bridges]
+        self.control.rules_changed(bridges, now)
+        for session in bridges:
+            self.forwarder.passage_changed(session, now)
+            self.custody.departure.passage_changed(session, now)
+        self._settle(now)
 
     # -- clients -------------------------------------------------------------------------------------------------
 
@@ -363,18 +425,32 @@ class NodeMachine:
         for session in list(self.sessions.values()):
             self._after_session(session, now)
 
+    def _copies_moved(self, now: float) -> None:
+        """A second copy is there, or is not waited for any longer: whoever waited for it is told, as after a commit."""
+        if self.custody.copies.take_moved():
+            self.copies_moved = True
+            self.stored(now)
+
     def recover(self, wall_ms: int, now: float) -> int:
         """Take up what an earlier process left in the journal. Before any link. Returns the number of records."""
         return self.custody.recover(wall_ms, now)
 
     def subscribe(self, session: int, sid: int, filter: str, group: str, now: float) -> None:
-        """Add a client's subscription. The filter must be checked. Raises ValueError when the sid is taken."""
+        """Add a client's subscription. The filter must be checked. Raises: ValueError when the sid is taken; StoreRefusedError: a
+        durable client's cannot be noted. State unaffected."""
+        if sid not in self.subscriptions.of_session(session):
+            self.consumers.subscribing(session, sid, filter, group)
         for change in self.subscriptions.subscribe(session, sid, filter, group):
             self.control.interest_changed(*change, now)
         self.control.changed = True
         self.consumers.subscribed(session, sid, filter, group, now)
         self._tell_of_clients(now)
         self._settle(now)
+
+    def keep_log(self, session: int) -> None:
+        """This session is the node's event log: what it subscribes to from now on is wanted as by a durable client, and of what is
+        delivered at least once a part is kept until `custody.log.done`."""
+        self.consumers.log_session = session
 
     def unsubscribe(self, session: int, sid: int, now: float) -> None:
         """Remove a client's subscription. Raises KeyError when there is none."""
@@ -398,15 +474,27 @@ class NodeMachine:
     def connect_client(
         self, name: str, terms: AckTerms, now: float, resume_after: EventId | None = None
     ) -> Connected:
-        """A durable client connected, see `Consumers.connect`. Raises ValueError when there are too many."""
+        """A durable client connected. Raises: as `Consumers.admit`."""
         connected = self.consumers.connect(name, terms, now, resume_after)
         self._tell_of_clients(now)
         self._settle(now)
         return connected
 
+    def home_of(self, client: str) -> tuple[str, str, bool] | None:
+        """(node, address of its events port, whether it is alive) of the other node that keeps a durable client; None: this one
+        does, or nobody yet. Cost: O(members)."""
+        pairs = self.custody.pairs
+        if self.consumers.durable.of_name(client) is not None and client not in pairs.succession.leaving:
+            return None
+        for node, address in self.control.homes(client):
+            return node, address, node in self.control.live_members()
+        node = pairs.mirror.home_of(client) or pairs.succession.leaving.get(client, "")
+        return (node, "", False) if node else None
+
     def remove_client(self, name: str, now: float) -> None:
         """A durable client is no more. Raises KeyError when there is none."""
         self._interest_changed(self.consumers.remove(name, now), now)
+        self.custody.pairs.succession.removed(name)
 
     def _tell_of_clients(self, now: float) -> None:
         """Durable clients came or went, or what they want: the region has to know what outlives this process, and where they are."""
@@ -496,6 +584,9 @@ class NodeMachine:
     def drain(self) -> list[Effect]:
         """Effects since the last call; names of members are translated, frames for links that are gone vanish with them."""
         effects, self._effects = self._effects, []
+        if self.custody.pairs.effects:
+            effects += self.custody.pairs.effects
+            self.custody.pairs.effects.clear()
         if self.control.effects:
             effects += self.control.effects
             self.control.effects.clear()
@@ -533,6 +624,7 @@ class NodeMachine:
             self.inboxes.next_deadline(),
             self.control.membership.next_deadline(),
             self.custody.next_deadline(),
+            self.custody.pairs.next_deadline(),
             self.consumers.next_deadline(),
         ):
             if at is not None and at < due:
@@ -553,6 +645,9 @@ class NodeMachine:
         due = self.custody.next_deadline()
         if due is not None and now >= due:
             self.custody.handle_deadline(now)
+        due = self.custody.pairs.next_deadline()
+        if due is not None and now >= due:
+            self._pairs_due(now)
         if now >= self.consumers.next_deadline():
             self._interest_changed(self.consumers.handle_deadline(now), now)
         if now >= self._housekeeping_at:
@@ -561,6 +656,13 @@ class NodeMachine:
             self.custody.keeping.dedupe.expire(now)
             self._remember(now)
         self._settle(now)
+
+    def _pairs_due(self, now: float) -> None:
+        """Clients that moved here: their interest first, then that they are here."""
+        self._interest_changed(self.custody.pairs.handle_deadline(now), now)
+        for former, here in self.custody.pairs.take_marks():
+            self.control.taken_changed(former, here, now)
+        self._copies_moved(now)
 
     def _settle(self, now: float) -> None:
         """After every burst with control frames, and every call: mail, notices, tables, plans."""
@@ -582,7 +684,11 @@ class NodeMachine:
             self.control.changed = False
             forwarder.invalidate(now)
             self.custody.ways_changed(now)
+            self.custody.pairs.links_changed(now)
             self._remember(now)
+            for client in self.custody.pairs.succession.look(self.control.take_rivals(), now):
+                home = self.custody.pairs.succession.leaving[client]
+                self._effects.append(Notify("client_moved", client, "", f"kept at node {home} by now"))
         for node in self.control.take_gone():
             self.custody.member_gone(node, now)
         self.notices.tell(now)
@@ -597,7 +703,7 @@ class NodeMachine:
     def leave(self, now: float) -> None:
         """Begin to leave: nothing new is taken in, routes are withdrawn, the region is told. Queues still empty."""
         self.admission.draining = True
-        self.custody.arrival.draining = True
+        self.custody.arrival.draining = self.custody.pairs.mirror.draining = True
         self.forwarder.flush(now)
         self.control.leave(now)
         self._settle(now)

@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from mesh.core.custody.consumers import event_id
+from mesh.core.custody.custody import DISK_FAILS
+from mesh.core.custody.store import StoreRefusedError
 from mesh.core.custody.window import AckTerms
 from mesh.model.event import Delivery
-from mesh.model.ids import BadName, MeshId, SessionId, check_name
-from mesh.model.reasons import Close
+from mesh.model.ids import BadName, MeshId, NodeKey, SessionId, check_name
+from mesh.model.reasons import Close, Refuse
 from mesh.node.service import Acks, DurableItem, Home, RefusedError, Resumed, Sink
 
 if TYPE_CHECKING:
     from mesh.node.clients import Clients
     from mesh.node.runner import Node
 
+NOTED_S: Final = 30.0
+"""A disk that needs longer than this for a note has not taken it, as far as the client is told."""
 STANDING_S: Final = 30.0
 """A connection that stood so long since an event was written acknowledged it, where it has no other way to."""
 
@@ -48,15 +52,19 @@ class NodeReceivers:
         except BadName as error:
             raise RefusedError("MESH-E011", str(error)[:200]) from None
         self._clients.check_room()
+        terms = self._terms(acks)
+        try:
+            self._machine.consumers.admit(client, terms)
+        except ValueError as error:
+            raise RefusedError("MESH-E043", str(error), status=503) from None
+        except StoreRefusedError as refused:
+            raise self.not_noted(refused.reason) from None
+        created = self._machine.consumers.durable.of_name(client) is None
         self._close_older(client, Close.TAKEN_OVER, "another connection of this client came after this one")
         session = self._clients.open_session(sink, protocol=protocol, name=client)
         now = trio.current_time()
         last = None if resume_after is None else event_id(resume_after)
-        try:
-            connected = self._machine.connect_client(client, self._terms(acks), now, last)
-        except ValueError as error:
-            self._clients.sessions.pop(session, None)
-            raise RefusedError("MESH-E043", str(error), status=503) from None
+        connected = self._machine.connect_client(client, terms, now, last)
         self._numbers[session] = connected.number
         self._connections[connected.number] = session
         held = self._machine.subscriptions.of_session(connected.number)
@@ -65,7 +73,34 @@ class NodeReceivers:
             for sid, one in sorted(held.items())
         )
         self._node.flush_soon()  # what waits is handed over behind what the caller says first
-        return Resumed(session, subscriptions, connected.waiting)
+        return Resumed(session, subscriptions, connected.waiting, created)
+
+    def not_noted(self, reason: Refuse) -> RefusedError:
+        """What a client is told whose subscriptions cannot be noted; it is counted."""
+        self._clients.count_refusal("events", reason.value)
+        why = {
+            Refuse.NO_JOURNAL: "this node keeps no journal",
+            Refuse.NOTES_FULL: "the journal has no room for more notes ([limits] journal_notes_bytes)",
+            Refuse.TIMEOUT: "it is not on the disk in time; it may be there all the same",
+        }
+        return RefusedError("MESH-E044", why.get(reason, f"the journal says {reason.value}"), status=503)
+
+    def is_durable(self, session: SessionId) -> bool:
+        """See Receivers."""
+        return session in self._numbers
+
+    async def noted(self) -> None:
+        """See Receivers."""
+        store = self._machine.custody.store
+        made = store.notes_made
+        with trio.move_on_after(NOTED_S):
+            while store.notes_synced < made:
+                why = store.refusal(0)
+                if why in DISK_FAILS:
+                    raise self.not_noted(why)
+                await self._clients.moved()
+        if store.notes_synced < made:
+            raise self.not_noted(Refuse.TIMEOUT)
 
     def _close_older(self, client: str, reason: Close, detail: str) -> None:
         known = self._machine.consumers.durable.of_name(client)
@@ -171,11 +206,14 @@ class NodeReceivers:
             )
         return found
 
+    def moved(self, client: str, detail: str) -> None:
+        """A durable client is at home elsewhere by now: its connection here ends."""
+        self._close_older(client, Close.TAKEN_OVER, detail)
+
     def home(self, client: str) -> Home | None:
         """See Receivers."""
-        if self._machine.consumers.durable.of_name(client) is not None:
+        found = self._machine.home_of(client)
+        if found is None:
             return None
-        control = self._machine.control
-        for node, address in control.homes(client):
-            return Home(node, address, node in control.live_members())
-        return None
+        secure = self._clients.home_secure(NodeKey(self._node.key.region, found[0]))
+        return Home(*found, secure)

@@ -26,6 +26,8 @@ from mesh.store.eventlog import LogFailed
 if TYPE_CHECKING:
     from mesh.node.clients import Clients
 
+CATCH_UP_S: Final = 5.0
+"""A log that has just started takes in what it was owed before it is asked for an event, unless that takes longer."""
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)\Z")
 _DURATION: Final = re.compile(r"[\d. ]+(ms|s|m|h|d)")
 _FORMS: Final = "write a duration (10m), a time (2026-01-01T00:00:00Z) or a mesh_id (REGION/NODE/EPOCH/SEQ)"
@@ -98,6 +100,9 @@ class ReplayRun:
 
     async def _find(self) -> tuple[int, int | None]:
         start = self._start
+        with trio.move_on_after(CATCH_UP_S):
+            while self._log.debts.waiting:
+                await self._log.debts.moved()
         if isinstance(start, int):
             return await self._log.find_time(start), start
         found = await self._log.find(start)
@@ -131,7 +136,7 @@ class ReplayRun:
             if session is None:
                 return
             await session.sink.room()
-            step = replay.step(tail)
+            step = replay.step(tail, behind=self._log.debts.waiting)
             if step.do is Do.READ:
                 step = await self._read(replay, step)
             if self._cancelled:
@@ -141,6 +146,8 @@ class ReplayRun:
             if step.do is Do.GO_LIVE:
                 self._go_live()
                 return
+            if not step.items and self._log.debts.waiting:
+                await self._log.debts.moved()
 
     async def _read(self, replay: Replay, step: Step) -> Step:
         try:

@@ -11,11 +11,14 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import structlog
 import trio
 
+from federation.core.policy.boundary import Boundary
+from federation.core.policy.rule_file import RuleFile
 from mesh.core.custody.store import Store
 from mesh.core.effects import CloseLink, Notify, Send
 from mesh.core.opening import DAY_S, Terms
@@ -25,6 +28,7 @@ from mesh.model.ids import NodeKey
 from mesh.model.reasons import Close
 from mesh.model.topic_rules import TopicRules
 from mesh.net.link import Link
+from mesh.net.tls import Secure
 from mesh.net.transport import Transport
 from mesh.node.clients import Clients
 from mesh.node.dialler import Dialler
@@ -63,7 +67,8 @@ class Node:
 
     Args:
         settings: who this is. dice: chance for its machines. wall_s: wall clock, only told to peers and compared. store: the journal;
-            whoever drives it calls `stored`. rules: of topics.
+            whoever drives it calls `stored`. rules: of topics. secure: this node's certificates; None: its links are in clear text.
+            boundary: of links to other regions.
     """
 
     def __init__(
@@ -74,12 +79,15 @@ class Node:
         wall_s: Callable[[], float] = time.time,
         store: Store | None = None,
         rules: TopicRules | None = None,
+        secure: Secure | None = None,
+        boundary: Boundary | None = None,
     ) -> None:
         self.settings = settings
+        self.secure = secure
         self.key = NodeKey(settings.region, settings.node)
         self.dice = dice or random.Random()
         now = trio.current_time()
-        self.machine = NodeMachine(settings, self.dice, now, store=store, rules=rules)
+        self.machine = NodeMachine(settings, self.dice, now, store=store, rules=rules, boundary=boundary)
         self.machine.recover(int(wall_s() * 1e3), now)
         self.machine.custody.letters.wall_ms = lambda: int(wall_s() * 1e3)
         self.machine.inboxes.secret = secrets.token_bytes(16)
@@ -189,7 +197,10 @@ class Node:
             self._flush = trio.Event()
             self.machine.flush(trio.current_time())
             self._after()
-            self.clients.kept_moved()
+            intake = self.machine.custody.intake
+            if intake.answered:
+                intake.answered = False
+                self.clients.kept_moved()
 
     def flush_soon(self) -> None:
         """Events were published: flush when every task that is ready now has had its turn, so that they share batches."""
@@ -210,8 +221,11 @@ class Node:
         Args: when_open: called once when the opening exchange is done.
         """
         now = trio.current_time()
+        certificate = transport.certificate
+        certified = certificate.node if certificate is not None else None
+        assert self.secure is None or certified is not None, "whoever connects inside TLS has shown who it is"
         number = self.machine.link_connected(
-            dialled=dialled, terms=terms, wall_ms=int(self._wall_s() * 1e3), now=now
+            dialled=dialled, terms=terms, wall_ms=int(self._wall_s() * 1e3), now=now, certified=certified
         )
         link = Link(number, transport, self, self.settings.limits, accepted=not dialled)
         self.links[number] = link
@@ -295,11 +309,17 @@ class Node:
         deliveries = machine.take_deliveries()
         if deliveries:
             self.clients.deliver(deliveries)
+        if machine.custody.log.waiting and self.clients.log is not None:
+            self.clients.log.keep(machine.custody.log.take())
         if machine.inboxes.ended:
             self.clients.requests.ended(machine.take_ended())
         questions = machine.take_questions()
         if questions:
             self.inspection.answer(questions)
+        if machine.copies_moved:
+            machine.copies_moved = False
+            self.clients.kept_moved()
+            self.inspection.store_moved()
         if machine.custody.receipts.changed:
             machine.custody.receipts.changed = False
             self.clients.kept_moved()
@@ -308,6 +328,12 @@ class Node:
             self.clients.receipts_changed()
         if machine.next_deadline() < self._armed:
             self._rearm.set()
+
+    def replace_policy(self, rule_file: RuleFile, keys: Mapping[str, bytes]) -> None:
+        """Other rules hold from now on, for routes, interest and what waits in links. Raises: ValueError without a policy file."""
+        self.machine.boundary.replace(rule_file, keys)
+        self.machine.rules_changed(trio.current_time())
+        self._after()
 
     def _wake_for_links(self) -> None:
         self.links_changed.set()
@@ -322,8 +348,12 @@ class Node:
             when_open = self._when_open.pop(int(str(notify.data["link"])), None)
             if when_open is not None:
                 when_open()
+        elif notify.what == "client_moved":
+            self.clients.receivers.moved(notify.about, notify.detail)
         self.inspection.notified(notify)
         level = log.debug if notify.what in ("route_changed", "bad_entry") else log.info
+        if notify.reason == Close.NAME_NOT_CERTIFIED and not notify.data.get("by_peer"):
+            level = partial(log.warning, code=close_code(Close.NAME_NOT_CERTIFIED))
         level(notify.what, about=notify.about, reason=notify.reason, detail=notify.detail)
 
     def _link_closed(self, notify: Notify) -> None:

@@ -16,6 +16,7 @@ from mesh.model.event import Event, NewEvent
 from mesh.model.ids import MeshId, NodeKey, SessionId
 from mesh.model.reasons import Close, Drop
 from mesh.model.topic_rules import Level
+from mesh.net.tls import Secure
 
 
 class Wait(StrEnum):
@@ -156,11 +157,12 @@ class Acks(NamedTuple):
 
 
 class Resumed(NamedTuple):
-    """A durable client that connected. subscriptions: (sid, filter, group) it has. waiting: events kept for it."""
+    """A durable client that connected. subscriptions: (sid, filter, group) it has. waiting: events kept for it. created: it is new."""
 
     session: SessionId
     subscriptions: tuple[tuple[int, str, str], ...]
     waiting: int
+    created: bool = False
 
 
 class DurableItem(NamedTuple):
@@ -177,11 +179,13 @@ class DurableItem(NamedTuple):
 
 
 class Home(NamedTuple):
-    """The node that keeps a durable client. address: of its events port. alive: whether its region believes that it runs."""
+    """The node that keeps a durable client. address: of its events port. alive: whether its region believes that it runs. secure:
+    how that port is dialled inside TLS; None: in clear text."""
 
     node: str
     address: str
     alive: bool
+    secure: Secure | None = None
 
 
 class Receivers(Protocol):
@@ -191,7 +195,14 @@ class Receivers(Protocol):
         self, sink: Sink, *, protocol: str, client: str, acks: Acks, resume_after: MeshId | None = None
     ) -> Resumed:
         """Register a connection of a durable client, made when it is new. An older connection is closed (taken_over).
-        resume_after: the last event the client says it has. Raises RefusedError (drain, limits, name)."""
+        resume_after: the last event the client says it has. Raises RefusedError (drain, limits, name, no room for its note)."""
+
+    def is_durable(self, session: SessionId) -> bool:
+        """Whether this connection speaks for a durable client."""
+
+    async def noted(self) -> None:
+        """Wait until all that durable clients changed until now is on the disk: only then they may be told. Raises: RefusedError
+        (MESH-E044): it is not, or nobody can say."""
 
     def acknowledge(self, session: SessionId, acks: Acks) -> None:
         """A live session will acknowledge."""

@@ -51,6 +51,8 @@ class TableExchange:
         self._links = links
         self._limits = limits
         self._dice = dice
+        self.sides: dict[int, TableSet] = {}
+        """Links with rules: what is told there in place of the mesh's summaries."""
         self._news_at: float | None = None
         self._pushed_at = float("-inf")
         self._entropy_at = now + dice.uniform(0.0, ANTI_ENTROPY_S)
@@ -58,16 +60,22 @@ class TableExchange:
         self._asked: dict[int, tuple[float, float]] = {}  # link -> (questions it may still ask, at this time)
         self._reported: dict[int, tuple[float, float]] = {}  # link -> the same for refusals it may log
 
-    def set_of(self, scope: Scope) -> TableSet:
-        """The tables of a scope."""
-        return self.tables if scope is Scope.REGION else self.world
+    def set_of(self, scope: Scope, link: int) -> TableSet:
+        """The tables of a scope, as a link knows them."""
+        if scope is Scope.REGION:
+            return self.tables
+        return self.sides.get(link, self.world)
+
+    def _open_bridges(self) -> Iterable[int]:
+        """Links to other regions that carry the mesh's summaries as they are."""
+        return (link for link in self._links.bridges if link not in self.sides)
 
     def asked(self, session: LinkSession, question: Digest | Pull, inside: bool, now: float) -> None:
         """Answer a digest or a pull. One from outside about the region's own tables gets no answer."""
         if not self._may_ask(session.link, now):
             session.refuse(Close.LIMIT, "updates_per_s: too many digests and pulls")
         elif question.scope is Scope.WORLD or inside:
-            tables = self.set_of(question.scope)
+            tables = self.set_of(question.scope, session.link)
             found: Iterable[Delta | Digest | Pull] = (
                 tables.compare(question) if isinstance(question, Digest) else tables.answer(question)
             )
@@ -92,6 +100,7 @@ class TableExchange:
 
     def link_closed(self, link: int) -> None:
         """Nothing is remembered of a link that is gone."""
+        self.sides.pop(link, None)
         self._asked.pop(link, None)
         self._reported.pop(link, None)
 
@@ -103,7 +112,7 @@ class TableExchange:
     def pass_on(self, session: LinkSession, delta: Delta, inside: bool) -> None:
         """Flood a newer summary: what came from outside goes to the region and to the other bridges, what came from a
         sibling goes out over the own bridge links only."""
-        for link in self._links.bridges:
+        for link in self._open_bridges():
             if link != session.link:
                 self.effects.append(Send(link, delta))
         if not inside:
@@ -112,7 +121,7 @@ class TableExchange:
 
     def push_news(self, now: float) -> None:
         """Send what changed in the own tables, now or when those of the last push have had their 20 ms."""
-        if self.tables.has_news or self.world.has_news:
+        if self.tables.has_news or self.world.has_news or any(side.has_news for side in self.sides.values()):
             if now - self._pushed_at >= NEWS_COALESCE_S:
                 self._push(now)
             elif self._news_at is None:
@@ -125,8 +134,13 @@ class TableExchange:
             for link in self._links.peers.values():
                 self.effects.append(Send(link, delta))
         for delta in self.world.news():
-            for link in (*self._links.bridges, *self._links.peers.values()):
+            for link in (*self._open_bridges(), *self._links.peers.values()):
                 self.effects.append(Send(link, delta))
+        told: dict[int, list[Delta]] = {}
+        for link, side in self.sides.items():
+            # Two links to one peer carry the same: its news is taken once.
+            news = told.setdefault(id(side), side.news())
+            self.effects += [Send(link, delta) for delta in news]
 
     def next_deadline(self) -> float:
         due = min(self._entropy_at, self._resync_at)
@@ -143,6 +157,6 @@ class TableExchange:
         if now >= self._resync_at:
             self._resync_at = now + RESYNC_S * self._dice.uniform(0.9, 1.1)
             for bridge in self._links.bridges:
-                self.effects.append(Send(bridge, self.world.digest(full=False)))
+                self.effects.append(Send(bridge, self.set_of(Scope.WORLD, bridge).digest(full=False)))
         if self._news_at is not None and now >= self._news_at:
             self._push(now)

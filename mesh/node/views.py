@@ -14,7 +14,7 @@ import trio
 from mesh.core.session import LinkSession
 from mesh.model.reasons import RouteReason
 from mesh.node.custody_views import CustodyViews, under_way_of
-from mesh.node.inspect import Counters, Item, What
+from mesh.node.inspect import Counters, Item, PolicyReading, What
 from mesh.wire.frames import PROTOCOL, LinkKind
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class Views:
                 raise ValueError("dead letters are asked for in pages")
             case What.CONFIG:
                 raise ValueError("the configuration is kept by mesh.app")
+            case What.POLICY | What.POLICY_WITHHELD | What.POLICY_DENIALS:
+                raise ValueError("the policy has views of its own")
             case What.REGISTRY | What.REGISTRY_ENTRIES | What.REGISTRY_DIFF:
                 raise ValueError("registries have views of their own")
 
@@ -133,6 +135,7 @@ class Views:
             "credit": session.credit_left,
             "age_s": round(now - session.opened_at, 3),
             "reason": "",
+            "certificate": str(session.certified) if session.certified is not None else None,
             "batches_in": session.flow.batches_in,
             "batches_out": session.flow.batches_out,
             "events_in": session.flow.events_in,
@@ -311,5 +314,11 @@ class Views:
             batches_in=batches_in,
             batches_out=batches_out,
             watch_lost=watch_lost,
+            policy=PolicyReading(
+                machine.boundary.audit.total,
+                machine.boundary.audit.lost,
+                machine.boundary.requests.forgotten,
+                machine.control.frontier.refused,
+            ),
             custody=self._custody.reading(),
         )

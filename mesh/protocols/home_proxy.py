@@ -37,7 +37,7 @@ async def proxied(service: Service, request: Request, connection: Connection, cl
         raise _down(client, home, "which is down")
     begun = False
     try:
-        async with dial(home.address, "tcp", CONNECT_S) as there:
+        async with dial(home.address, "tcp", CONNECT_S, home.secure) as there:
             await there.send(_head(request, service))
             here, early = connection.take_over()
             begun = True

@@ -63,7 +63,8 @@ _encode: Final = msgspec.json.encode
 class OpsApplication:
     """One client's ops (a `mesh.protocols.websocket.Application`).
 
-    start: runs a coroutine function with the connection's life. acknowledges: `ack` and `nack` mean something here. Keeps: at most `limits.session_calls` calls that wait.
+    start: runs a coroutine function with the connection's life. acknowledges: `ack` and `nack` mean something here. Keeps: at most
+    `limits.session_calls` calls that wait, and `session_subscriptions` answers that wait for the disk.
     """
 
     def __init__(
@@ -84,6 +85,8 @@ class OpsApplication:
         self._limits = limits
         self._start = start
         self._waiting = 0
+        self._unnoted: list[tuple[Id, dict[str, object], Callable[[], None]]] = []
+        """Answers of a durable client that wait until what they say is on the disk."""
         self._publishes: list[tuple[Publish, list[Taken]]] = []
         self._acks: list[tuple[Ack, MeshId]] = []
         self.render: Callable[[Sequence[Delivery]], bytes] = renderer.op_frames
@@ -121,8 +124,9 @@ class OpsApplication:
             case Subscribe():
                 self._subscribe(op)
             case Unsubscribe():
+                self._check_notes()
                 self._service.unsubscribe(self._number, op.sid)
-                self._ok(op.id, {"sid": op.sid})
+                self._answer_noted(op.id, {"sid": op.sid})
             case Request():
                 self._request(op)
             case Reply():
@@ -248,10 +252,46 @@ class OpsApplication:
             replaying = self._service.replay(self._number, [(op.sid, op.filter)], op.since, op.group)
             self._start_waiting(self._replay, op, replaying, regions, timeout_s)
             return
+        self._check_notes()
         self._service.subscribe(self._number, op.sid, op.filter, op.group)
-        self._ok(op.id, {"sid": op.sid})
-        if waits:
-            self._start_waiting(self._send_receipt, op, regions, timeout_s)
+
+        def wait() -> None:
+            if waits:
+                self._start_waiting(self._send_receipt, op, regions, timeout_s)
+
+        self._answer_noted(op.id, {"sid": op.sid}, wait)
+
+    def _check_notes(self) -> None:
+        if len(self._unnoted) >= self._limits.session_subscriptions:
+            raise Problem("MESH-E030", f"{len(self._unnoted)} calls of this connection wait for the disk")
+
+    def _answer_noted(
+        self, op_id: Id, found: dict[str, object], then: Callable[[], None] = lambda: None
+    ) -> None:
+        """Say `ok`, and go on: to a durable client when it is on the disk, so that no crash takes it back."""
+        if not self._service.receivers.is_durable(self._number):
+            self._ok(op_id, found)
+            then()
+            return
+        self._unnoted.append((op_id, found, then))
+        if len(self._unnoted) == 1:
+            self._start(self._send_noted)
+
+    async def _send_noted(self) -> None:
+        while self._unnoted:
+            some = tuple(self._unnoted)
+            refused: RefusedError | None = None
+            try:
+                await self._service.receivers.noted()
+            except RefusedError as error:
+                refused = error
+            del self._unnoted[: len(some)]
+            for op_id, found, then in some:
+                if refused is not None:
+                    self._refuse(op_id, refused)
+                    continue
+                self._ok(op_id, found)
+                then()
 
     async def _replay(
         self, op: Subscribe, replaying: Replaying, regions: Sequence[str], timeout_s: float

@@ -126,7 +126,10 @@ class EventsPort:
             client = path[len(CLIENTS) + 1 :]
             if client and await proxied(self._service, request, connection, client):
                 return None
-            return clients(self._service, request)
+            response = clients(self._service, request)
+            if method == "DELETE":
+                await self._service.receivers.noted()
+            return response
         if path in (REQUEST, REPLY) or path.startswith(REQUEST + "/"):
             if method != "POST":
                 raise wrong_method(method, "POST")
@@ -175,8 +178,6 @@ class EventsPort:
             return
         session = ClientSession(self._limits, self._service.count_drop)
         number, first = self._receive_as(session, receiving, connection, "ws")
-        if first is not None:
-            session.answer(first)
         acknowledges = receiving.acks is not None and receiving.acks.how == "explicit"
 
         def application(socket: WebSocket) -> Application:
@@ -192,6 +193,9 @@ class EventsPort:
 
         ended = Close.LINK_LOST
         try:
+            if first is not None:
+                await self._service.receivers.noted()
+                session.answer(first)
             with self._renderer.reader("ops"):
                 ended = await self._run_socket(connection, session, headers, application)
         finally:

@@ -18,7 +18,7 @@ from mesh.model.reasons import Close
 from mesh.net.http import Connection
 from mesh.net.http_connection import Stream
 from mesh.net.http_request import Request
-from mesh.node.service import Replaying, Resumed, Service
+from mesh.node.service import RefusedError, Replaying, Resumed, Service
 from mesh.protocols.home_proxy import proxied
 from mesh.protocols.problem import Problem
 from mesh.protocols.receiving import read_mesh_id, tell_written
@@ -78,7 +78,7 @@ async def stream_events(
     try:
         replaying: Replaying | None = None
         if resumed is not None:
-            sids = resubscribe(service, resumed, wish)
+            sids = await _resubscribe(service, resumed, wish)
         elif wish.since:
             sids, replaying = replay(service, number, _resumed(request, wish))
             await replaying.find()
@@ -106,6 +106,18 @@ async def stream_events(
         session.send_now = None
         session.end()
         service.close_session(number, ended)
+
+
+async def _resubscribe(service: Service, resumed: Resumed, wish: Wish) -> tuple[int, ...]:
+    """A durable client's subscriptions, on the disk. Raises: RefusedError; a client that is new is not made then."""
+    try:
+        sids = resubscribe(service, resumed, wish)
+    except RefusedError:
+        if resumed.created:
+            service.receivers.remove(wish.receiving.client)
+        raise
+    await service.receivers.noted()
+    return sids
 
 
 def _resumed(request: Request, wish: Wish) -> Wish:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from mesh.model.ids import BadName, SessionId, check_name
 from mesh.model.limits import Limits
-from mesh.node.service import Receipt, Replaying, Resumed, Service, Wait
+from mesh.node.service import Receipt, RefusedError, Replaying, Resumed, Service, Wait
 from mesh.protocols.parameters import Parameters
 from mesh.protocols.problem import Problem
 from mesh.protocols.receiving import RECEIVING, Receiving, read_receiving
@@ -84,22 +84,32 @@ def subscribe(service: Service, session: SessionId, wish: Wish) -> tuple[int, ..
 def resubscribe(service: Service, resumed: Resumed, wish: Wish) -> tuple[int, ...]:
     """Make a durable client's subscriptions those of its request; a request without filters leaves them as they are.
 
-    Raises: RefusedError."""
+    Raises: RefusedError; then they are as they were."""
     if not wish.filters:
         return tuple(sid for sid, _, _ in resumed.subscriptions)
-    wanted = {(filter, wish.group) for filter in wish.filters}
     kept: dict[tuple[str, str], int] = {}
+    ended: list[int] = []
     for sid, filter, group in resumed.subscriptions:
-        if (filter, group) in wanted and (filter, group) not in kept:
+        if filter in wish.filters and group == wish.group and (filter, group) not in kept:
             kept[filter, group] = sid
         else:
+            ended.append(sid)
+    taken = {sid for sid, _, _ in resumed.subscriptions}
+    free = (sid for sid in count(1) if sid not in taken)
+    made: list[int] = []
+    try:
+        for filter in wish.filters:
+            if (filter, wish.group) not in kept:
+                sid = next(free)
+                service.subscribe(resumed.session, sid, filter, wish.group)
+                made.append(sid)
+                kept[filter, wish.group] = sid
+    except RefusedError:
+        for sid in made:
             service.unsubscribe(resumed.session, sid)
-    free = (sid for sid in count(1) if sid not in kept.values())
-    for filter in wish.filters:
-        if (filter, wish.group) not in kept:
-            sid = next(free)
-            service.subscribe(resumed.session, sid, filter, wish.group)
-            kept[filter, wish.group] = sid
+        raise
+    for sid in ended:
+        service.unsubscribe(resumed.session, sid)
     return tuple(sorted(kept.values()))
 
 

@@ -2,16 +2,30 @@
 
 Decides what the next commit holds and in which order: what failed before, records, (copies), settles, notes. So a settle stands
 behind every copy of its record. Never writes.
-Invariant: pending_bytes is the size of the records that were taken in and are neither on the disk nor freed.
+Invariants: pending_bytes is the size of the records that were taken in and are neither on the disk nor freed. No settle and no note
+is written before a record that was taken in before it: a window of seqs that were seen, or the end of a record that another one took the
+place of, is worth nothing without those records. So where a commit does not hold all records, settles and notes are put behind the
+records there were when they were put so, and later ones wait for their turn.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 from mesh.store.commit import Copy, Item, Job, Note, Settled, size_of
 from mesh.store.ledger import Ledger
 from mesh.store.segment import Stored
+
+
+@dataclass(slots=True)
+class Behind:
+    """Settles and notes that go behind record `lsn`. made: notes ever made until then."""
+
+    lsn: int
+    settled: dict[str, list[int]]
+    notes: dict[str, bytes | None]
+    made: int
 
 
 class Backlog:
@@ -22,6 +36,7 @@ class Backlog:
         self._records: deque[Stored] = deque()
         self._settled: dict[str, list[int]] = {}
         self._notes: dict[str, bytes | None] = {}
+        self._behind: Behind | None = None
         self._failed: list[Item] = []
         self._unsynced: list[Item] = []
 
@@ -48,16 +63,18 @@ class Backlog:
 
     def renote(self, key: str, value: bytes) -> None:
         """Write a note again whose segment is to go; a value that waits already is newer."""
-        self._notes.setdefault(key, value)
+        if self._behind is None or key not in self._behind.notes:
+            self._notes.setdefault(key, value)
 
     @property
     def urgent(self) -> bool:
         """Whether anything but settles waits."""
-        return bool(self._records or self._notes or self._failed)
+        behind = self._behind
+        return bool(self._records or self._notes or self._failed or (behind is not None and behind.notes))
 
     @property
     def empty(self) -> bool:
-        return not (self.urgent or self._settled)
+        return not (self.urgent or self._settled or self._behind)
 
     def take_records(self, budget_bytes: int, synced: int) -> tuple[list[Item], int]:
         """What failed, then records while they fit, at least one. Returns: them, and the lsn up to which all are taken."""
@@ -77,15 +94,28 @@ class Backlog:
             records.popleft()
         return items, last_lsn
 
-    def take_settles(self) -> list[Item]:
-        items: list[Item] = [Settled(part, lsns) for part, lsns in self._settled.items()]
-        self._settled = {}
-        return items
+    def take_behind(self, taken: int, newest: int, made: int) -> Behind:
+        """Settles and notes that may be written now.
 
-    def take_notes(self) -> list[Item]:
-        items: list[Item] = [Note(key, value) for key, value in self._notes.items()]
-        self._notes = {}
-        return items
+        Args: taken: records up to this lsn were taken. newest: the last one taken in. made: notes ever made. Returns: them, empty ones
+        when none may; `made` is then -1.
+        """
+        found = Behind(taken, {}, {}, -1)
+        for _ in range(2):  # what was put behind a record before, then what came since
+            if self._behind is None:
+                self._behind = Behind(newest, self._settled, self._notes, made)
+                self._settled, self._notes = {}, {}
+            behind = self._behind
+            if behind.lsn > taken:
+                break
+            self._behind = None
+            for part, lsns in behind.settled.items():
+                found.settled.setdefault(part, []).extend(lsns)
+            found.notes.update(behind.notes)
+            found.made = behind.made
+        if self._behind is not None and not (self._behind.settled or self._behind.notes):
+            self._behind = None
+        return found
 
     def written(self, job: Job, ledger: Ledger) -> int:
         """A commit succeeded: count its items where they stand now, unless they were freed or replaced meanwhile.

@@ -87,7 +87,8 @@ class Job:
     target: Segment | None = None
     create: bool = False
     sealing: Sealing | None = None
-    # found by running it
+    # found by packing and running it
+    chunks: list[bytes] | None = None
     offsets: list[int] = field(default_factory=list)
     parts_bytes: dict[int, int] = field(default_factory=dict)
     """lsn to the length of the parts it was written with."""
@@ -174,7 +175,14 @@ class Job:
         with suppress(OSError):
             self.disk.close(file)
 
-    def _append(self, target: Segment) -> None:
+    def pack(self) -> None:
+        """Put the bytes of the items together. Raises: nothing; what cannot be read again is told in `damaged`.
+
+        `run` does it, too, but a thread that only makes system calls waits less for the interpreter, and the loop less for it: whoever
+        knows that nothing has to be read for it (no Copy) calls this before.
+        """
+        target = self.target
+        assert target is not None
         chunks: list[bytes] = []
         at = target.size
         readers = Readers(self.disk, 1)
@@ -190,10 +198,15 @@ class Job:
                 at += length
         finally:
             readers.close()
-        self.disk.write(target.file, chunks, target.size)
+        self.chunks, self.end = chunks, at
+
+    def _append(self, target: Segment) -> None:
+        if self.chunks is None:
+            self.pack()
+        assert self.chunks is not None
+        self.disk.write(target.file, self.chunks, target.size)
         if self.sync:
             self.disk.sync(target.file)
-        self.end = at
 
     def _pack(self, item: Item, target: Segment, at: int, readers: Readers) -> list[bytes]:
         opening = target.opening

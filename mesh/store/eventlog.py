@@ -12,7 +12,7 @@ Every engine keeps this:
 - Expired events are not read any more, whether `trim` has removed them or not, and `find` does not know them.
 - The bytes of an event (topic, key, path, attributes, data) come back as they were.
 - All calls block, and are made from worker threads: one of `append`, `trim`, `note_closed` and `close` at a time, and one
-  of `read`, `find` and `find_time` at a time beside it.
+  of `read`, `find`, `known` and `find_time` at a time beside it.
 
 Source: docs/decisions/0015-event-log.md.
 """
@@ -64,8 +64,9 @@ class LogStatistics:
 class EventLogEngine(Protocol):
     """Keeps events by position."""
 
-    def append(self, entries: Sequence[Logged], gaps: Sequence[Gap] = ()) -> None:
-        """Keep these, and note these gaps, all or nothing. Raises: LogFailed."""
+    def append(self, entries: Sequence[Logged], gaps: Sequence[Gap] = (), *, synced: bool = False) -> None:
+        """Keep these, and note these gaps, all or nothing. synced: when it returns they outlive the machine's end, too, with
+        everything appended before. Raises: LogFailed."""
 
     def read(self, filters: Sequence[str], begin: int, end: int, now_ms: int) -> Chunk:
         """Events from position `begin` on and before `end` that match a filter and have not expired at now_ms: the first
@@ -74,6 +75,9 @@ class EventLogEngine(Protocol):
 
     def find(self, mesh_id: MeshId, now_ms: int) -> int | None:
         """The position of an event that is kept and has not expired at now_ms. Raises: LogFailed."""
+
+    def known(self, mesh_ids: Sequence[MeshId]) -> set[MeshId]:
+        """Those of these events that are kept, expired ones that are not trimmed yet included. Raises: LogFailed."""
 
     def find_time(self, received_ms: int) -> int:
         """The position of the first event received at that time or later; `next` where there is none. Raises: LogFailed."""

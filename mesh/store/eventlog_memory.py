@@ -30,7 +30,7 @@ class MemoryLog:
         self._next = 1
         self._closed_ms: int | None = None
 
-    def append(self, entries: Sequence[Logged], gaps: Sequence[Gap] = ()) -> None:
+    def append(self, entries: Sequence[Logged], gaps: Sequence[Gap] = (), *, synced: bool = False) -> None:
         """See EventLogEngine."""
         if self.failing is not None:
             raise self.failing
@@ -62,6 +62,11 @@ class MemoryLog:
             if (*entry.origin, entry.event.seq) == tuple(mesh_id):
                 return entry.position if entry.expires_ms > now_ms else None
         return None
+
+    def known(self, mesh_ids: Sequence[MeshId]) -> set[MeshId]:
+        """See EventLogEngine."""
+        wanted = set(mesh_ids)
+        return wanted & {MeshId(*entry.origin, entry.event.seq) for entry in self._entries}
 
     def find_time(self, received_ms: int) -> int:
         """See EventLogEngine."""

@@ -1,4 +1,4 @@
-"""Carries a journal's commits to a worker thread: the next one begins when the last one returned.
+"""Carries a journal's commits to the writer's thread: the next one begins when the last one returned.
 
 Decides when to commit: at once for records, notes and cleaning; within a second for settles alone, without a sync; after a
 failure every second, until it succeeds. Never decides what a commit holds.
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn
 
 import trio
 
 from mesh.model.journal import JournalState
 from mesh.store.commit import Job
 from mesh.store.journal import Journal
+from mesh.store.writer import Writer
 
 RETRY_S: Final = 1.0
 """Between two tries while the journal cannot write."""
@@ -39,15 +40,22 @@ class Flusher:
         self._on_state = on_state
         self._state = journal.state
         self._work = trio.Event()
-        self._limiter = trio.CapacityLimiter(1)
+        self._settles_wake = False
+        self._writer = Writer()
         journal.wake = self._wake
 
     def _wake(self) -> None:
-        if not self._work.is_set():
+        if not self._work.is_set() and (self._settles_wake or self._journal.urgent):
             self._work.set()
 
     async def run(self) -> None:
         """Commit until cancelled. What waits then is left to `Journal.close`."""
+        try:
+            await self._commit_for_ever()
+        finally:
+            self._writer.close()
+
+    async def _commit_for_ever(self) -> NoReturn:
         journal = self._journal
         while True:
             await self._wait()
@@ -58,30 +66,34 @@ class Flusher:
             if job is None:
                 # Freed before it was written, or nothing that can be done now.
                 self._on_synced(journal.synced)
-                with trio.move_on_after(SETTLE_S):
-                    await self._work.wait()
+                if journal.urgent:
+                    with trio.move_on_after(SETTLE_S):
+                        await self._work.wait()
                 continue
             await self._commit(job)
 
     async def _wait(self) -> None:
-        """Until a commit is due."""
+        """Until a commit is due. While there was one lately, settles need not wake anybody: they are looked for a second later."""
         journal = self._journal
         if journal.state is not JournalState.OK:
             await trio.sleep(RETRY_S)
-        deadline = math.inf
+        look_at = trio.current_time() + SETTLE_S
         while not journal.urgent and journal.state is JournalState.OK:
-            if not journal.idle:
-                deadline = min(deadline, trio.current_time() + SETTLE_S)
-                if trio.current_time() >= deadline:
-                    return
-            with trio.move_on_at(deadline):
+            self._settles_wake = look_at == math.inf
+            with trio.move_on_at(look_at):
                 await self._work.wait()
+            self._settles_wake = False
             self._work = trio.Event()
+            if journal.idle:
+                look_at = math.inf
+            elif look_at == math.inf:
+                look_at = trio.current_time() + SETTLE_S
+            elif trio.current_time() >= look_at:
+                return
 
     async def _commit(self, job: Job) -> None:
         try:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(job.run, limiter=self._limiter)
+            await self._writer.run(job.run)
         except OSError as error:
             self._journal.failed(job, error)
         else:

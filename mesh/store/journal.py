@@ -36,7 +36,7 @@ from mesh.model.journal import (
 )
 from mesh.store.backlog import Backlog
 from mesh.store.cleaning import Cleaning, cleaning_source, deletable
-from mesh.store.commit import Job, Sealing, size_of
+from mesh.store.commit import Job, Note, Sealing, Settled, size_of
 from mesh.store.disk import Disk, state_of
 from mesh.store.ledger import note_size
 from mesh.store.record import RECORD_BYTES, START, crc_of, crc_on, new_opening, pack_parts
@@ -85,7 +85,7 @@ class Journal:
         self._last_number = found.last_number
         self.state = JournalState.OK if found.error is None else state_of(found.error)
         self.synced = self._next_lsn - 1
-        self.notes_synced = self._notes_made = 0
+        self.notes_synced = self.notes_made = 0
         self.wake: Callable[[], None] = lambda: None
         self._active: Segment | None = None
         self._synced_size = 0
@@ -226,9 +226,9 @@ class Journal:
                 raise JournalRefused(reason)
         ledger.set_note(key, value)
         self._backlog.note(key, value)
-        self._notes_made += 1
+        self.notes_made += 1
         self.wake()
-        return self._notes_made
+        return self.notes_made
 
     # -- commits --------------------------------------------------------------------------------------------------
 
@@ -264,17 +264,28 @@ class Journal:
         items, last_lsn = backlog.take_records(budget - share, self.synced)
         if source is not None:
             items += self._cleaning.take(source, budget - sum(map(size_of, items)), backlog)
-        notes = backlog.take_notes()
-        must_sync = bool(items or notes)
-        items += backlog.take_settles() + notes
+        behind = backlog.take_behind(last_lsn, self._next_lsn - 1, self.notes_made)
+        must_sync = bool(items or behind.notes)
+        items += [Settled(part, lsns) for part, lsns in behind.settled.items()]
+        items += [Note(key, value) for key, value in behind.notes.items()]
         if not items:
             self.synced = last_lsn  # whatever waited was freed meanwhile
         deletes = deletable(self._ledger, self._active)
         # A segment that goes need not be cut first.
         self._cuts = [segment for segment in self._cuts if segment not in deletes]
-        job = Job(self._disk, items, must_sync, last_lsn, self._notes_made, list(self._cuts), deletes)
+        job = Job(
+            self._disk,
+            items,
+            must_sync,
+            last_lsn,
+            max(behind.made, self.notes_synced),
+            list(self._cuts),
+            deletes,
+        )
         if items or self.state is not JournalState.OK:
             self._aim(job)
+            if source is None:
+                job.pack()
         elif not deletes and not self._cuts:
             return None
         for segment in deletes:

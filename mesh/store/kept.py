@@ -29,6 +29,14 @@ class JournalStore:
     def notes(self) -> Mapping[str, bytes]:
         return self.journal.notes
 
+    @property
+    def notes_made(self) -> int:
+        return self.journal.notes_made
+
+    @property
+    def notes_synced(self) -> int:
+        return self.journal.notes_synced
+
     def refusal(self, size_bytes: int) -> Refuse | None:
         reason = self.journal.refusal(size_bytes)
         return None if reason is None else Refuse(reason.value)

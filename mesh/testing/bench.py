@@ -25,6 +25,7 @@ from typing import Any, Final
 import trio
 
 from mesh.model.errors import MeshError
+from mesh.model.ids import NodeKey
 from mesh.testing.bench_load import Plan, quantiles_us
 from mesh.testing.bench_machine import describe
 from mesh.testing.fleet import Fleet, RunningNode, fleet
@@ -60,6 +61,7 @@ class Wish:
     runs: int = 3
     seed: int = 1
     level: str = "at-most-once"
+    tls: bool = False
 
 
 async def measure(wish: Wish, command: str, say: Say) -> dict[str, Any]:
@@ -67,7 +69,7 @@ async def measure(wish: Wish, command: str, say: Say) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="hopmesh-bench-") as folder:
         async with fleet(Path(folder)) as nodes:
             say(f"starting {wish.nodes} regions of one node each")
-            chain = await start_chain(nodes, wish.nodes)
+            chain = await start_chain(nodes, wish.nodes, tls=wish.tls)
             await _rest(chain)
             say(f"at rest for {wish.idle_s:g} s")
             idle = await _idle(chain, wish.idle_s)
@@ -118,8 +120,19 @@ def fsync_times_us(folder: Path) -> dict[str, float]:
     return quantiles_us(took_ns)
 
 
-async def start_chain(nodes: Fleet, count: int) -> list[RunningNode]:
-    """Regions a, b, c, ... of one node each; every node is told its left neighbour's address and nothing else.
+def certified(folder: Path, key: NodeKey) -> list[str]:
+    """Flags that put a node's links inside TLS, with a certificate of a CA that is made when it is not there. Whoever has one may dial in."""
+    from mesh.identity.authority import Authority
+    from mesh.model.certificate import NodeId
+
+    trust, now_s = "bench.local", time.time()
+    authority = Authority.open_ca(folder) if folder.exists() else Authority.create(folder, trust, now_s)
+    return [f"--tls={authority.issue(NodeId(trust, key), now_s).folder}", "--set=federation.accept=any"]
+
+
+async def start_chain(nodes: Fleet, count: int, *, tls: bool = False) -> list[RunningNode]:
+    """Regions a, b, c, ... of one node each; every node is told its left neighbour's address and nothing else. tls: and is given a
+    certificate.
 
     Returns when the first and the last know a route to each other. Raises: MeshError MESH-A020.
     """
@@ -127,7 +140,8 @@ async def start_chain(nodes: Fleet, count: int) -> list[RunningNode]:
     for number in range(count):
         region = chr(ord("a") + number) if count <= 26 else f"r{number}"
         bridge = [f"--bridge={chain[-1].region}={chain[-1].link}"] if chain else []
-        chain.append(await nodes.start(f"{region}-1", region, *bridge))
+        secure = certified(nodes.folder / "ca", NodeKey(region, f"{region}-1")) if tls else []
+        chain.append(await nodes.start(f"{region}-1", region, *bridge, *secure))
     first, last = chain[0], chain[-1]
     with trio.move_on_after(ROUTES_S):
         while first is not last and not (await _knows(first, last) and await _knows(last, first)):

@@ -28,6 +28,8 @@ SETTLE_S: Final = 6.0
 """Links, members and interest are all known after so long in worlds this small."""
 LIFE_S: Final = 60.0
 """And everything is delivered so long after the last event was published."""
+LEARNS_S: Final = 20.0
+"""A node that lost its disk forgot that there is a mesh: its publishers come back when it has heard of everybody again."""
 QUIET_S: Final = 2.0
 """It stays so for a while: what was lost on the way would come again in this time, or is looked at and is missing."""
 
@@ -41,6 +43,8 @@ class Death(NamedTuple):
     told: bool = True
     torn: float = 0.5
     down_s: float = 0.7
+    wiped: bool = False
+    """Its disk is gone, too."""
 
 
 @dataclass(slots=True)
@@ -54,14 +58,14 @@ class Stage:
     calls: int = 0
     """Those to come."""
 
-    def publish(self, at: float, name: str, *topics: str, key: str = "k", again: int = 12) -> None:
+    def publish(self, at: float, name: str, *topics: str, key: str = "k", again: int = 60) -> None:
         """A client of a node publishes at least once; where the node is down or refuses, it tries again."""
         world, node = self.world, self.nodes[name]
         self.calls += 1
 
         def call() -> None:
             self.calls -= 1
-            if node.serves:
+            if node.serves and world.now > node.began_at + LEARNS_S:
                 try:
                     node.publish_kept(*topics, key=key)
                 except StoreRefusedError:
@@ -93,7 +97,7 @@ class Play:
 
 def stage(play: Play, seed: int) -> Stage:
     """Regions joined by bridges between all their nodes of the same number, started and settled."""
-    world = World(seed, limits=Limits(custody_timeout_s=4.0), rules=TopicRules(list(play.rules)))
+    world = World(seed, limits=Limits(custody_timeout_s=4.0), rules=TopicRules(play.rules))
     nodes: dict[str, SimNode] = {}
     regions = sorted({region for edge in play.edges for region in edge})
     for at, region in enumerate(regions):
@@ -118,6 +122,8 @@ class Life:
     accepted: int
     died: int
     reorders: int
+    short: int
+    """Events accepted with one copy where a rule wants two: what the loss of a disk may take."""
 
 
 def live(play: Play, deaths: Sequence[Death] = (), seed: int = 1) -> Life:
@@ -146,7 +152,7 @@ def live(play: Play, deaths: Sequence[Death] = (), seed: int = 1) -> Life:
             died += 1
             node.store.torn = death.torn
             world.at(world.now + death.down_s, lambda: None if node.up else node.start())
-            raise ProcessDied(node, told=death.told)
+            raise ProcessDied(node, told=death.told, wiped=death.wiped)
 
     world.on_step = step
     ends = world.now + LIFE_S
@@ -157,7 +163,10 @@ def live(play: Play, deaths: Sequence[Death] = (), seed: int = 1) -> Life:
             quiet_since = world.now
     world.on_step = None
     accepted = sum(len(node.accepted) for node in told.nodes.values())
-    return Life(moments, promises.check("at the end"), accepted, died, promises.reorders)
+    short = world.short + sum(
+        sum(node.machine.counters.copies_short.values()) for node in told.nodes.values() if node.up
+    )
+    return Life(moments, promises.check("at the end"), accepted, died, promises.reorders, short)
 
 
 def _quiet(told: Stage) -> bool:
@@ -262,6 +271,22 @@ def _ordered(on: Stage) -> None:
         on.publish(0.1 * at, "a-1", "orders/x", "orders/y", key=f"k{at % 2}")
 
 
+def _copies(on: Stage) -> None:
+    """Two nodes in each region, each the other's mirror; everybody who can listens, on both sides."""
+    b = on.nodes["b-1"]
+    b.join("ledger", ("orders/#", ""))
+    b.acknowledging(2)
+    b.subscribe(2, 1, "orders/+")
+    on.nodes["b-2"].join("audit", ("orders/y", ""))
+    on.nodes["b-2"].join("worker", ("orders/#", "workers"))
+    b.subscribe(3, 1, "orders/#", "workers")
+    on.nodes["a-2"].join("near", ("orders/x", ""))
+    for at in range(2):
+        on.publish(0.03 * at, "a-1", "orders/x", "orders/y")
+        on.publish(0.03 * at + 0.01, "b-1", "orders/x", key="k2")
+        on.publish(0.03 * at + 0.02, "a-2", "orders/y", key="k3")
+
+
 PLAYS: Final = {
     play.name: play
     for play in (
@@ -276,6 +301,9 @@ PLAYS: Final = {
             2,
             _ordered,
             rules=(TopicRule("orders/#", Level.AT_LEAST_ONCE, ordered=True),),
+        ),
+        Play(
+            "copies", (("a", "b"),), 2, _copies, rules=(TopicRule("orders/#", Level.AT_LEAST_ONCE, copies=2),)
         ),
     )
 }

@@ -18,12 +18,19 @@ class MemoryStore:
         self.notes: dict[str, bytes] = {}
         self.fault: Refuse | None = None
         """What an append is refused with."""
+        self.notes_made = 0
+        self.notes_bytes = 1 << 60
+        """Room for keys and values of notes."""
         self._records: dict[int, tuple[set[str], bytes, bytes]] = {}
         self._last = 0
 
     @property
     def synced(self) -> int:
         return self._last
+
+    @property
+    def notes_synced(self) -> int:
+        return self.notes_made
 
     def refusal(self, size_bytes: int) -> Refuse | None:
         return self.fault
@@ -47,6 +54,10 @@ class MemoryStore:
         return True
 
     def note(self, key: str, value: bytes | None) -> None:
+        size = sum(len(other) + len(kept) for other, kept in self.notes.items() if other != key)
+        if value is not None and size + len(key) + len(value) > self.notes_bytes:
+            raise StoreRefusedError(Refuse.NOTES_FULL)
+        self.notes_made += 1
         if value is None:
             self.notes.pop(key, None)
         else:

@@ -34,8 +34,12 @@ HELD_FRAMES: Final = 10_000
 """What a stalled stream holds before the connection ends: nothing is lost from the middle of a stream."""
 SEGMENT_BYTES: Final = 64
 """What a frame costs a line beside its own bytes: headers of TCP and IP, and a batch's header."""
-SESSION_FRAMES: Final = (wire.Open, wire.CloseLink, wire.Hello, wire.Heard, wire.Ack, wire.CustodyAck, Data)
-"""Frames of the stream's own session: chaos leaves them alone, but for repeating an acknowledgement."""
+SESSION_FRAMES: Final = (
+    *(wire.Open, wire.CloseLink, wire.Hello, wire.Heard, wire.Ack, wire.CustodyAck),
+    *(wire.Copy, wire.CopyAck, wire.CopiesHeld, wire.CopiesOwed, wire.CopiedClient),
+    Data,
+)
+"""Frames of the stream's own session, and those that rely on its order: chaos leaves them alone, but for repeating an acknowledgement."""
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from federation.core.policy import Role, link_role, valley_free
+from federation.core.policy.roles import Role, link_role, valley_free
 from mesh.model.ids import NodeKey
 from mesh.model.topic import matches
 from mesh.testing.world import SimNode, World

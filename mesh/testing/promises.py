@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
+from mesh.core.custody.mirror import split
+from mesh.core.custody.record import MIRRORED
 from mesh.core.effects import Notify
 from mesh.model.ids import NodeKey
 from mesh.model.topic import matches
@@ -54,7 +56,9 @@ class Owed(NamedTuple):
 
 def receiver(node: SimNode, session: int, client: str) -> Receiver:
     """The name of whoever got something: a session ends with its process, a durable client does not."""
-    return node.key, client or f"{session}#{node.generation}"
+    if client:
+        return node.world.joined[client], client
+    return node.key, f"{session}#{node.generation}"
 
 
 @dataclass(slots=True)
@@ -177,7 +181,8 @@ class Promises:
             return None
         [sid] = one.delivery.sids
         if one.client:
-            filter, group = node.durable[one.client].subscriptions.get(sid, ("", ""))
+            joined = node.world.nodes[node.world.joined[one.client]]
+            filter, group = joined.durable[one.client].subscriptions.get(sid, ("", ""))
         else:
             filter, group = node.asked.get((one.session, sid), ("", ""))
         return (group, filter) if group else None
@@ -291,6 +296,11 @@ def dead_letters(world: World) -> dict[MeshId, str]:
     return found
 
 
+def _owed_part(part: str) -> str:
+    """The part as its owner calls it, also where its mirror keeps it."""
+    return split(part)[2] if part.startswith(MIRRORED) else part
+
+
 def left_over(world: World, excused: frozenset[str] = frozenset()) -> Iterator[str]:
     """What is still held by nodes of a quiet world in which everything was delivered. excused: parts that may wait."""
     for node in world.live_nodes():
@@ -298,7 +308,7 @@ def left_over(world: World, excused: frozenset[str] = frozenset()) -> Iterator[s
         entries = [
             (entry.lsn, entry.parts)
             for entry in node.store.outstanding()
-            if not excused or any(part not in excused for part in entry.parts)
+            if not excused or any(_owed_part(part) not in excused for part in entry.parts)
         ]
         if len(entries) != len(custody.letters):
             yield f"{node.key} keeps {len(node.store)} records, {len(custody.letters)} dead letters: {entries[:NAMED]}"
@@ -318,5 +328,12 @@ def left_over(world: World, excused: frozenset[str] = frozenset()) -> Iterator[s
         told = custody.consumers.statistics()
         if told.out or told.waiting or told.waiting_bytes:
             yield f"{node.key}: {told.out} events out at clients, {told.waiting} wait ({told.waiting_bytes} bytes)"
+        copied = [one for one in custody.copies.store.copied.values() if not excused.issuperset(one.parts)]
+        if copied or custody.copies.store.awaited:
+            yield f"{node.key}: {len(copied)} records are to have a second copy"
+        for owner, records in custody.pairs.mirror.kept.items():
+            kept = [one for one in records.values() if not excused.issuperset(one.parts)]
+            if kept:
+                yield f"{node.key} keeps {len(kept)} records for {owner}"
         if node.store.settled_twice:
             yield f"{node.key} settled twice: {node.store.settled_twice[:NAMED]}"

@@ -64,7 +64,7 @@ class Habit(NamedTuple):
 @dataclass(slots=True, eq=False)
 class DurableSim:
     """A durable client as its person sees it: what it subscribed to, whether it wants to be connected, and whether it is. number: its
-    session at the node while it is connected. connection: counts its connections."""
+    session at the node while it is connected. connection: counts its connections. at: the node it is connected to."""
 
     name: str
     subscriptions: dict[int, tuple[str, str]] = field(default_factory=dict)
@@ -72,6 +72,7 @@ class DurableSim:
     wants: bool = True
     number: int = 0
     connection: int = 0
+    at: NodeKey | None = None
 
 
 class SimClients:
@@ -88,8 +89,10 @@ class SimClients:
         for (session, sid), (filter, group) in node.subscriptions.items():
             self._subscribe(session, sid, filter, group)
         for client in node.durable.values():
-            client.number = 0
-            self._connect_later(client)
+            if not node.world.moves:
+                client.number = 0
+            if not client.number:
+                self._connect_later(client)
 
     def subscribe(self, session: int, sid: int, filter: str, group: str = "") -> None:
         self.node.subscriptions[session, sid] = self.node.asked[session, sid] = (filter, group)
@@ -118,6 +121,7 @@ class SimClients:
     def join(self, name: str, *subscriptions: tuple[str, str]) -> DurableSim:
         """A durable client whose home this is; (filter, group) of each subscription. It connects, and again after each restart."""
         client = self.node.durable[name] = DurableSim(name, dict(enumerate(subscriptions, 1)))
+        self.node.world.joined[name] = self.node.key
         if self.node.up:
             self.connect(client)
         return client
@@ -126,14 +130,60 @@ class SimClients:
         generation, world = self.node.generation, self.node.world
 
         def connect() -> None:
-            if self.node.up and generation == self.node.generation and client.wants and not client.number:
+            if world.moves:
+                self._connect_somewhere(client)
+            elif self.node.up and generation == self.node.generation and client.wants and not client.number:
                 self.connect(client)
 
         world.at(world.now + world.dice.uniform(*RECONNECT_S), connect)
 
+    def _connect_somewhere(self, client: DurableSim) -> None:
+        """The client asks its node, or another one of the region where that is down, which sends it to its home; it asks again where
+        that is down."""
+        if not client.wants or client.number:
+            return
+        world, region = self.node.world, self.node.key.region
+        asked = [self.node, *(one for one in world.live_nodes() if one.key.region == region)]
+        first = next((one for one in asked if one.serves), None)
+        home = None if first is None else first.clients.home_of(client.name)
+        if home is None:
+            self._connect_later(client)
+            return
+        if home.key != world.joined[client.name]:
+            home.guests[client.name] = client
+        home.clients.connect(client)
+
+    def home_of(self, name: str) -> SimNode | None:
+        """Where this node sends a durable client: here, to its home, or nowhere (None) while that is down."""
+        found = self.node.machine.home_of(name)
+        if found is None:
+            return self.node
+        other, _, alive = found
+        home = self.node.world.nodes[NodeKey(self.node.key.region, other)]
+        if not alive or not home.up:
+            return None
+        return home if home.machine.home_of(name) is None else None
+
+    def moved(self, name: str) -> None:
+        """The node said that a client is at home elsewhere by now: its connection is over."""
+        client = self.node.durable.get(name) or self.node.guests.pop(name, None)
+        if client is not None and client.at == self.node.key:
+            client.number, client.at = 0, None
+            self._connect_later(client)
+
+    def cut(self) -> None:
+        """The process ended, and all connections with it."""
+        clients = [*self.node.durable.values(), *self.node.guests.values()]
+        self.node.guests.clear()
+        for client in clients:
+            if self.node.world.moves and client.at == self.node.key:
+                client.number, client.at = 0, None
+                self._connect_later(client)
+
     def connect(self, client: DurableSim) -> None:
         """The client connects and says again what it subscribes to."""
         client.wants = True
+        client.at = self.node.key
         machine = self.node.machine
         client.number = machine.custody.consumers.connect(client.name, client.terms, self.node.now).number
         client.connection += 1
@@ -155,7 +205,8 @@ class SimClients:
         """Hand over to clients. True: some of them acknowledge, so that there may be more."""
         world, machine = self.node.world, self.node.machine
         consumers = machine.custody.consumers
-        names = {client.number: client for client in self.node.durable.values() if client.number}
+        here = (*self.node.durable.values(), *self.node.guests.values())
+        names = {client.number: client for client in here if client.number and client.at == self.node.key}
         again = False
         for taken in (machine.take_deliveries(), consumers.take_deliveries()):
             for session, deliveries in taken.items():

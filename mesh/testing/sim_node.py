@@ -10,6 +10,8 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from federation.core.policy.boundary import Boundary
+from federation.core.policy.rule_file import parse
 from mesh.core.custody.store import StoreRefusedError
 from mesh.core.custody.window import AckTerms
 from mesh.core.effects import CloseLink, Effect, Notify, Send
@@ -44,10 +46,11 @@ COMMIT_S: Final = 1.0
 class ProcessDied(BaseException):
     """A node's process ended in the middle of what it was doing: its call returns no more. told: see `SimNode.crash`."""
 
-    def __init__(self, node: SimNode, *, told: bool) -> None:
+    def __init__(self, node: SimNode, *, told: bool, wiped: bool = False) -> None:
         super().__init__(str(node.key))
         self.node = node
         self.told = told
+        self.wiped = wiped
 
 
 class Taken(NamedTuple):
@@ -82,6 +85,9 @@ class SimNode:
         self.slow_s = 0.0
         """Every burst waits so long before this node looks at it, and deadlines strike so late."""
         self.busy_until = 0.0
+        self.lost_disk = False
+        self.began_at = float("-inf")
+        """When its first process since it lost its disk started."""
         self.up = False
         self.generation = 0
         self.began_at = 0.0
@@ -96,6 +102,9 @@ class SimNode:
         """What clients asked for: (session, sid) -> (filter, group). Asked again after a restart."""
         self.asked: dict[tuple[int, int], tuple[str, str]] = {}
         """The same with what was given up since."""
+        self.policy: str | None = None
+        """The text of its policy file, None for none."""
+        self.keys: dict[str, bytes] = {}
         self.replies = False
         """Whether its clients answer requests."""
         self._dialling: dict[NodeKey, float] = {}
@@ -108,6 +117,8 @@ class SimNode:
         self.terms: dict[int, AckTerms] = {}
         """Live sessions that acknowledge."""
         self.durable: dict[str, DurableSim] = {}
+        self.guests: dict[str, DurableSim] = {}
+        """Durable clients of other nodes that are connected here, as this is their home by now."""
         self.habit = Habit()
         self.clients = SimClients(self)
         self._commit_armed = False
@@ -142,8 +153,12 @@ class SimNode:
         if world.merge_budget is not None:
             settings = replace(settings, merge_budget=world.merge_budget)
         self._now = 0.0
+        if self.lost_disk:
+            self.lost_disk, self.began_at = False, world.now
         dice = random.Random(world.dice.getrandbits(64))
-        self.machine = NodeMachine(settings, dice, self.now, store=self.store, rules=world.rules)
+        self.machine = NodeMachine(
+            settings, dice, self.now, store=self.store, rules=world.rules, boundary=self._boundary(dice)
+        )
         self.generation += 1
         self.began_at = world.now
         self._commit_armed = False
@@ -157,11 +172,28 @@ class SimNode:
         self.after()
         self._dial(self.generation)
 
-    def crash(self, *, told: bool = True) -> None:
-        """The process ends at once. told: kill -9, the others see FIN or RST; otherwise the power went."""
+    def _boundary(self, dice: random.Random) -> Boundary:
+        rules = None if self.policy is None else parse(self.policy, "policy.rules")
+        return Boundary(self.key.region, self.world.limits, rules, self.keys, lambda: dice.randbytes(12))
+
+    def change_policy(self, text: str) -> None:
+        """Other rules hold from now on, as after a reload."""
+        self.policy = text
+        if self.up:
+            self.machine.boundary.replace(parse(text, "policy.rules"), self.keys)
+            self.machine.rules_changed(self.now)
+            self.after()
+
+    def crash(self, *, told: bool = True, wiped: bool = False) -> None:
+        """The process ends at once. told: kill -9, the others see FIN or RST; otherwise the power went. wiped: its disk is gone, too."""
         self.up = False
         self._bury()
-        self.store.crash(self.world.dice)
+        if wiped:
+            self.store.wipe()
+            self.lost_disk = True
+        else:
+            self.store.crash(self.world.dice)
+        self.clients.cut()
         self._unaccepted.clear()
         for connection in list(self.connections.values()):
             self.world.sever(connection, told=told, drains=told)
@@ -171,6 +203,7 @@ class SimNode:
         buried = self.world.buried
         for reason, events in self.machine.counters.drops.items():
             buried[reason] = buried.get(reason, 0) + events
+        self.world.short += sum(self.machine.counters.copies_short.values())
         for session in self.machine.sessions.values():
             held = session.unacked_weight + sum(item.weight for item in session.queue)
             buried[Drop.SHUTDOWN] = buried.get(Drop.SHUTDOWN, 0) + held
@@ -307,7 +340,7 @@ class SimNode:
             self._pull()
             if not self.clients.deliver(asked):
                 break
-        while self._unaccepted and self._unaccepted[0][0] <= self.store.synced:
+        while self._unaccepted and self._unaccepted[0][0] <= self.machine.custody.store.synced:
             self.step("before accepted")
             self.accepted += [(world.now, mesh_id) for mesh_id in self._unaccepted.pop(0)[1]]
             self.step("after accepted")
@@ -342,6 +375,8 @@ class SimNode:
                     world.transmit(self, connection, wire.CloseLink(effect.reason.value, effect.detail))
                     world.sever(connection, told=True)
             else:
+                if effect.what == "client_moved":
+                    self.clients.moved(effect.about)
                 if len(self.notices) < NOTICES:
                     self.notices.append((world.now, effect))
                 world.noticed(self, effect)

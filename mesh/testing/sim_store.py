@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from mesh.core.custody.store import Entry, StoreRefusedError
@@ -36,6 +37,7 @@ class SimStore:
         self._last = 0
         self.synced = 0
         self._disk_last = 0
+        self.notes_made = self.notes_synced = 0
         self._urgent = 0
         """Appends among what is pending."""
         self.fault: Refuse | None = None
@@ -98,8 +100,13 @@ class SimStore:
         return True
 
     def note(self, key: str, value: bytes | None) -> None:
-        self._pending.append(lambda: self._note(self._disk_notes, key, value))
+        self.notes_made += 1
+        self._pending.append(partial(self._sync_note, key, value, self.notes_made))
         self._note(self.notes, key, value)
+
+    def _sync_note(self, key: str, value: bytes | None, made: int) -> None:
+        self._note(self._disk_notes, key, value)
+        self.notes_synced = made
 
     @staticmethod
     def _note(notes: dict[str, bytes], key: str, value: bytes | None) -> None:
@@ -165,7 +172,16 @@ class SimStore:
         self._under_way = self._urgent = 0
         self._memory = dict(self._disk)
         self.notes = dict(self._disk_notes)
+        self.notes_synced = self.notes_made
         self._last = self.synced = self._disk_last
+
+    def wipe(self) -> None:
+        """The disk is gone with all that was on it: the next process begins with an empty one."""
+        self._disk.clear()
+        self._disk_notes.clear()
+        self._disk_last = 0
+        self._under_way = 0
+        self.crash(random.Random(0))
 
     def close(self) -> None:
         """The node ended in order: everything is written."""

@@ -49,10 +49,16 @@ class World(Network):
         self.seed = seed
         self.merge_budget = merge_budget
         self.rules = rules or TopicRules()
+        self.moves = any(rule.copies > 1 for rule in self.rules.rules)
+        """Whether durable clients look for their home at other nodes when theirs is gone."""
+        self.joined: dict[str, NodeKey] = {}
+        """Durable client -> the node it joined at."""
         self.delivered: list[Delivered] = []
         self.taken: list[Taken] = []
         self.buried: dict[Drop, int] = {}
         """Drops that were counted by processes which are gone, and what died with them."""
+        self.short = 0
+        """Events that processes which are gone had accepted with one copy where a rule wants two."""
         self.on_notice: list[Callable[[SimNode, Notify], None]] = []
         self.on_batch: list[Callable[[SimNode, SimNode, BatchHeader, bytes], None]] = []
         self.on_settled: list[Callable[[SimNode], None]] = []
@@ -97,7 +103,7 @@ class World(Network):
             try:
                 action()
             except ProcessDied as died:
-                died.node.crash(told=died.told)
+                died.node.crash(told=died.told, wiped=died.wiped)
         self.now = end
 
     def run_until(self, condition: Callable[[], bool], limit_s: float, step_s: float = 0.05) -> float | None:

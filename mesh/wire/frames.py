@@ -176,7 +176,7 @@ class Scope(IntEnum):
     """Which set of tables a frame speaks of."""
 
     REGION = 1  # owner: a node of this region. Its interest and the routes it learned
-    WORLD = 2  # owner: REGION/BRIDGE. The summary that bridge exports for its region, and the receipts
+    WORLD = 2  # owner: REGION/BRIDGE. The summary that bridge exports for its region, what it tells of regions beyond a boundary, and the receipts; or REGION/BRIDGE>REGION/BRIDGE, what one bridge tells another over a link with rules
 
 
 Position: TypeAlias = tuple[str, UInt, UInt]
@@ -267,6 +267,49 @@ class Held(_Frame, frozen=True, array_like=True, gc=False):
     positions: tuple[Position, ...]  # of WORLD owners
 
 
+# -- second copies (in one region) -------------------------------------------------------------------------------
+
+RecordId: TypeAlias = tuple[UInt, UInt]
+"""(epoch of the process that stored it, its number in that node's journal): a record of the owner."""
+
+
+class Copy(_Frame, frozen=True, array_like=True, gc=False):
+    """Keep this record for me, and say so when it is on your disk: you take it over when I am gone."""
+
+    id: RecordId  # the sender's record
+    parts: tuple[str, ...]  # what the sender owes of it
+    head: bytes  # the record's head as stored
+    body: bytes  # the record's body as stored
+
+
+class CopyAck(_Frame, frozen=True, array_like=True, gc=False):
+    """What has become of Copy frames."""
+
+    kept: tuple[RecordId, ...]  # on the disk here
+    refused: tuple[tuple[RecordId, str], ...] = ()  # not taken, with a value of model.reasons.Refuse
+
+
+class CopiesHeld(_Frame, frozen=True, array_like=True, gc=False):
+    """First on a link, by a node that keeps something for the other end: what. Answered with CopiesOwed."""
+
+    ids: tuple[RecordId, ...]  # records of the receiver
+
+
+class CopiesOwed(_Frame, frozen=True, array_like=True, gc=False):
+    """How matters stand with records that the receiver keeps for the sender."""
+
+    owed: tuple[tuple[RecordId, tuple[str, ...]], ...]  # the parts still open; none: drop the record
+    journal: UInt  # epoch in which the sender's journal began; what is of earlier ones is the receiver's
+
+
+class CopiedClient(_Frame, frozen=True, array_like=True, gc=False):
+    """A durable client of the sender, for the receiver to take over when the sender is gone."""
+
+    journal: UInt  # epoch in which the sender's journal began
+    name: str  # the client; "": forget all of this journal
+    value: bytes | None = None  # its settings and subscriptions; nil: forget it
+
+
 # -- data --------------------------------------------------------------------------------------------------------
 
 
@@ -288,6 +331,8 @@ class Flag(IntEnum):
     CUSTODY = 16  # at least once: the sender owes it until the receiver says that it has stored it
     RECEIPT = 32  # in custody: tell the origin when the region has stored it
     RECEIPT_DELIVERED = 64  # in custody: and when its subscribers have acknowledged it
+    COPIES = 128  # in custody: each node that stores it has a second one of its region store it, too, and only then says so
+    MOVED = 256  # in custody, LOCAL: for durable clients that the receiver took over from `to_node`, and for nobody else
 
 
 class BatchHeader(_Frame, frozen=True, array_like=True, gc=False):
@@ -305,8 +350,8 @@ class BatchHeader(_Frame, frozen=True, array_like=True, gc=False):
     path: tuple[str, ...]  # regions it left, oldest first
     batch: UInt  # number on this link
     count: UInt  # events in the body
-    groups: tuple[tuple[str, str, str], ...] = ()  # (group, filter, region): assigned to that region
-    to_node: str = ""  # with TO_NODE: the one node of the one region in the set
+    groups: tuple[tuple[str, str, str], ...] = ()  # (group, filter, region); with MOVED ("", client, region)
+    to_node: str = ""  # TO_NODE: the node of the one region in the set; MOVED: whose clients they were
     tried: tuple[str, ...] = ()  # regions in which a GROUP_ONLY batch found no member
 
 
@@ -339,6 +384,11 @@ Control: TypeAlias = (
     | RoutesPull
     | SeqnoRequest
     | Held
+    | Copy
+    | CopyAck
+    | CopiesHeld
+    | CopiesOwed
+    | CopiedClient
 )
 Frame: TypeAlias = Control | Data
 
@@ -365,5 +415,10 @@ KINDS: Final[dict[int, type[_Frame]]] = {
     50: RoutesDigest,
     51: RoutesPull,
     52: SeqnoRequest,
+    64: Copy,
+    65: CopyAck,
+    66: CopiesHeld,
+    67: CopiesOwed,
+    68: CopiedClient,
 }
 """The kind byte of each frame on the wire. Numbers are never reused."""

@@ -67,8 +67,11 @@ def run_check(*arguments: str) -> set[str]:
 import sys
 from mesh.config import load
 from mesh.app import open_registries
+from mesh.secured import Secured
 from pathlib import Path
-open_registries(load(Path(sys.argv[1]), environ={}).registry)
+config = load(Path(sys.argv[1]), environ={})
+open_registries(config.registry)
+Secured(config, None)
 sys.stderr.write(",".join(sorted(sys.modules)))
 """
     done = subprocess.run(
@@ -92,3 +95,4 @@ def test_a_node_imports_only_the_registry_it_uses(text: str, needs: set[str], tm
     modules = run_check(str(path))
     assert {name for name in ("registry.etcd", "registry.nacos") if name in modules} == needs
     assert ("grpc" in modules) == bool(needs)
+    assert "cryptography" not in modules, "only [tls] and 'mesh ca' need it"

@@ -77,6 +77,17 @@ def test_a_new_log_is_empty(engine: EventLogEngine) -> None:
     assert engine.find(MeshId("eu", "eu-1", 7, 1), 0) is None
 
 
+def test_what_is_known_is_told_also_when_it_has_expired_but_is_not_trimmed(engine: EventLogEngine) -> None:
+    engine.append([logged(1), logged(2, origin=("us", "u1", 3), seq=9), logged(3, expires_ms=5)], synced=True)
+    engine.append([logged(4)])
+    asked = [MeshId("eu", "eu-1", 7, seq) for seq in (1, 3, 4, 9, 1 << 63)]
+    asked += [MeshId("us", "u1", 3, 9), MeshId("us", "u1", 4, 9), MeshId("x", "x", 1, 1)]
+    assert engine.known(asked) == {asked[0], asked[1], asked[2], asked[5]}
+    engine.trim(10, BIG, 10)
+    assert engine.known(asked) == {asked[0], asked[2], asked[5]}
+    assert engine.known([]) == set()
+
+
 def test_events_come_back_as_they_were_and_in_order(engine: EventLogEngine) -> None:
     kept = [
         logged(1, data=b'{"id": "1",\n "x": "\xc3\xbc"}', path=("us", "ap")),

@@ -24,7 +24,7 @@ from guarded import (
     start,
     websocket,
 )
-from processes import MESH, NodeProcess, http, running, until
+from processes import MESH, NodeProcess, Subscriber, bridge, http, running, sees_regions, until
 
 from mesh.client import CallRefused, Client
 
@@ -665,3 +665,36 @@ async def test_without_auth_nobody_is_asked_and_an_audit_is_kept_only_where_one_
         assert not list((plain.folder / "data").glob("audit*"))
         lines = [json.loads(line) for line in (tmp_path / "log" / "audit.jsonl").read_text().splitlines()]
         assert [(line["what"], line["who"], line["result"]) for line in lines] == [("drain", "", "done")]
+
+
+async def test_what_a_boundary_denies_and_the_reload_of_its_rules_are_audited(tmp_path: Path) -> None:
+    rules = tmp_path / "policy.rules"
+    rules.write_text("export to b deny topic hr/#\nexport to b allow topic #\nimport from b allow topic #\n")
+    audit = tmp_path / "log" / "audit.jsonl"
+    config = tmp_path / "mesh.toml"
+    config.write_text(f'[policy]\nfile = "{rules}"\n[audit]\nfile = "{audit}"\n')
+    async with running(tmp_path) as mesh, trio.open_nursery() as nursery:
+        far = await mesh.start("b-1", "b")
+        near = await mesh.start("a-1", "a", f"--config={config}", *bridge(far))
+        await sees_regions(far, "a")
+        subscriber = Subscriber()
+        await nursery.start(subscriber.run, far.events, "filter=%23")
+        replace(rules, "nonsense\n")
+
+        def lines(what: str) -> list[dict[str, Any]]:
+            each = map(json.loads, audit.read_text().splitlines()) if audit.exists() else ()
+            return [line for line in each if line["what"] == what]
+
+        async def told() -> bool:
+            # Once near knows what far wants; receipts do not cross a link with rules.
+            assert (await http(near.events, "POST", "/v1/events/hr/1", body=b"x")).status == 202
+            return bool(lines("export") and lines("reload"))
+
+        await until(told, 15, "the audit tells both")
+        denied = lines("export")[0]
+        assert (denied["who"], denied["where"], denied["result"]) == ("b/b-1", "hr/1", "denied")
+        assert "policy.rules:1" in denied["rule"]
+        assert (lines("reload")[0]["where"], lines("reload")[0]["code"]) == (str(rules), "MESH-F021")
+        kept = await http(near.admin, "GET", "/v1/policy/denials")
+        assert {one["topic"] for one in kept.json["items"]} == {"hr/1"}
+        nursery.cancel_scope.cancel()

@@ -36,8 +36,11 @@ PORTS = ("--events=127.0.0.1:0", "--link=127.0.0.1:0", "--admin=127.0.0.1:0")
         ("[listen]\nlink = 'nowhere'\n", ("link", "HOST:PORT")),
         ("[node]\nregion = 'a b'\n", ("region",)),
         ("[registry]\nlease = 'soon'\n", ("lease", "5s")),
-        ("[[topic]]\nfilter = 'a/#'\ncopies = 2\n", ("copies", "not built")),
-        ("[[bridge]]\nto = 'us'\nrole = 'dmz'\n", ("dmz",)),
+        ("[[topic]]\nfilter = 'a/#'\ncopies = 2\n", ("copies", "at-least-once")),
+        (
+            "[policy]\nfile = '/nowhere/policy.rules'\n",
+            ("MESH-F020", "/nowhere/policy.rules", "no such file"),
+        ),
         ("not toml at all", ("line 1",)),
     ],
 )
@@ -50,6 +53,18 @@ async def test_a_bad_file_names_the_key_and_the_remedy(
     assert code == 1
     for word in words:
         assert word in said
+
+
+async def test_a_policy_file_is_refused_with_the_line_that_is_no_rule(tmp_path: Path) -> None:
+    rules, file = tmp_path / "policy.rules", tmp_path / "mesh.toml"
+    file.write_text(f"[policy]\nfile = '{rules}'\n")
+    rules.write_text("# fine\nexport to dmz permit topic orders/#\n")
+    _, said = await refused(f"--config={file}", f"--data={tmp_path / 'data'}", *PORTS)
+    assert f"MESH-F021 {rules}:2: 'permit'" in said
+    rules.write_text("key k file missing.key\n")
+    _, said = await refused(f"--config={file}", f"--data={tmp_path / 'data'}", *PORTS)
+    assert f"MESH-F022 {rules}:1" in said
+    assert "missing.key" in said
 
 
 async def test_a_port_in_use_names_the_holder(tmp_path: Path) -> None:

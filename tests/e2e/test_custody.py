@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from processes import NodeProcess, bridge, http, running, sees_regions, until
+from processes import NodeProcess, Subscriber, bridge, http, running, sees_regions, until
 
 from mesh.client import CallRefused, Client, Delivery
+from mesh.model.limits import Limits
 
 TEXT = [("content-type", "text/plain")]
 
@@ -161,3 +163,60 @@ async def test_a_member_that_dies_hands_what_it_did_not_acknowledge_to_another(t
                     await second.ack(delivery)
         assert sorted(held) == sorted(taken)
         assert sorted(held + done) == sorted(ids)
+
+
+def batch_of(count: int, size_bytes: int) -> bytes:
+    """A batch of so many events that is so long, to the byte."""
+    events = [
+        {"specversion": "1.0", "id": f"{n}", "source": "/s", "type": "t", "topic": "big/x", "data": ""}
+        for n in range(count)
+    ]
+    each, rest = divmod(size_bytes - len(json.dumps(events)), count)
+    for event in events:
+        event["data"] = "x" * each
+    events[0]["data"] += "x" * rest
+    return json.dumps(events).encode()
+
+
+async def test_the_largest_calls_that_are_allowed_are_taken_and_delivered_everywhere(tmp_path: Path) -> None:
+    """To this node, another one of its region and another region; with the limits as they are shipped."""
+    limits = Limits()
+    calls = [9, 300, limits.batch_request_events]
+    async with running(tmp_path) as mesh:
+        near = await mesh.start("a-1", "a")
+        other = await mesh.start("a-2", "a", f"--seed={near.link}")
+        far = await mesh.start("b-1", "b", *bridge(near))
+        await sees_regions(near, "b")
+        subscribers = [Subscriber() for _ in range(3)]
+        async with trio.open_nursery() as nursery:
+            for node, subscriber in zip((near, other, far), subscribers, strict=True):
+                await nursery.start(subscriber.run, node.events, "filter=big/%23&wait=mesh")
+            await knows(near, "big/probe", "b")
+            expected = 1
+            for count in calls:
+                body = batch_of(count, limits.body_bytes)
+                assert len(body) == limits.body_bytes
+                answer = await http(
+                    near.events,
+                    "POST",
+                    "/v1/events?level=at-least-once",
+                    headers=[("content-type", "application/cloudevents-batch+json")],
+                    body=body,
+                )
+                assert answer.status == 202, answer.body
+                expected += count
+                for subscriber in subscribers:
+                    await subscriber.wait(expected, 30.0)
+            answer = await http(
+                near.events,
+                "POST",
+                "/v1/events/big/one?level=at-least-once",
+                headers=TEXT,
+                body=b"x" * limits.event_bytes,
+            )
+            assert answer.status == 202, answer.body
+            for subscriber in subscribers:
+                await subscriber.wait(expected + 1, 30.0)
+                assert len(set(subscriber.ids)) == len(subscriber.ids) == expected + 1
+                assert len(subscriber.events[-1]["event"]["data"]) == limits.event_bytes
+            nursery.cancel_scope.cancel()

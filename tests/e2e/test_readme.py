@@ -17,8 +17,10 @@ EU_PORTS = "--events 127.0.0.1:7222 --link 127.0.0.1:7946 --admin 127.0.0.1:8222
 
 WAIT = {
     "start": "until mesh routes list --node http://127.0.0.1:8224 2>/dev/null | grep -q us,eu; do sleep 0.1; done",
-    "subscribe": "until grep -q installed subscribed.txt; do sleep 0.1; done",
+    "subscribe": "until grep -qs installed subscribed.txt; do sleep 0.1; done",
     "publish": "wait $!; cat subscribed.txt",
+    "durable": "until grep -qs installed subscribed.txt; do sleep 0.1; done",
+    "acknowledged": "wait $!; cat subscribed.txt",
 }
 
 
@@ -51,8 +53,8 @@ def test_the_tour_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
                 command = command.replace(" &", f" {EU_PORTS} > eu.log 2>&1 &")
             elif command.startswith("mesh run"):
                 command = command.replace(" &", " > other.log 2>&1 &")
-            elif command.startswith("mesh subscribe"):
-                command = command.replace(" &", " > subscribed.txt 2>&1 &")
+            elif command.startswith("mesh subscribe") and command.endswith("&"):
+                command = "rm -f subscribed.txt; " + command.replace(" &", " > subscribed.txt 2>&1 &")
             elif command.startswith("mesh reply"):
                 command = (
                     command.replace(" &", " > replied.txt 2>&1 &")
@@ -71,7 +73,7 @@ def test_the_tour_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
         "MESH_EVENTS": "http://" + re.findall(r"--id eu-1.*--events (\S+)", text)[0],
     }
     done = subprocess.run(
-        ["timeout", "60", "bash", "-c", text],
+        ["timeout", "90", "bash", "-c", text],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -88,6 +90,14 @@ def test_the_tour_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
         "installed in ap, eu, us",
         "\n42\n",
         "MESH-E013 nobody/here: no_responders",
+        "billing: 0 events waited",
+        '{"total": 7}',
+        "billing: 1 events waited",
+        '{"total": 8}',
+        "invoices/3  expired  client billing",
+        "eu-1  orders/#  2 ",
         "unreachable (interest kept)",
     ):
         assert words in said, said
+    assert len(re.findall(r"orders/1  2 hops ap>us .* hello", said)) == 2, f"live, and from the log: {said}"
+    assert '{"total": 9}' not in said, said

@@ -35,6 +35,9 @@ from mesh.node.service import (
 class NoReceivers:
     """Nobody here acknowledges: tests of those that do run a real node."""
 
+    def is_durable(self, session: SessionId) -> bool:
+        return False
+
     def __getattr__(self, name: str):  # type: ignore[no-untyped-def]
         raise AssertionError(f"receivers.{name} was not expected")
 

@@ -59,7 +59,9 @@ class MemoryMesh:
         return node
 
     @asynccontextmanager
-    async def dial(self, address: str, transport: str, timeout_s: float) -> AsyncIterator[Transport]:
+    async def dial(
+        self, address: str, transport: str, timeout_s: float, *_: object
+    ) -> AsyncIterator[Transport]:
         """In place of mesh.net.dial.dial."""
         self.dialled.append((trio.current_time(), address))
         await trio.lowlevel.checkpoint()

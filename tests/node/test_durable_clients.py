@@ -95,7 +95,7 @@ async def test_a_durable_client_gets_everything_across_its_absences_until_it_ack
             assert await client.get() == {"op": "ok", "id": 9, "sid": 4}
             await client.say("ack", id=10, mesh_id=fresh["mesh_id"], upto=True)
             assert await client.get() == {"op": "ok", "id": 10, "acked": 2}
-        assert len(served.node.machine.custody.store) == 0
+        assert len(served.node.machine.custody.store.journal) == 0
 
 
 async def test_a_refused_event_comes_again_and_in_the_end_no_more() -> None:
@@ -140,7 +140,7 @@ async def test_thousands_wait_and_arrive_in_order_with_a_window_at_a_time() -> N
                 assert event["event"]["data"] == str(at)
                 if at % 50 == 49:
                     await client.say("ack", mesh_id=event["mesh_id"], upto=True)
-            await until(lambda: len(served.node.machine.custody.store) == 0)
+            await until(lambda: len(served.node.machine.custody.store.journal) == 0)
 
 
 async def test_acks_by_reading_need_no_op_and_a_reader_of_thousands_does_not_nest() -> None:
@@ -156,7 +156,7 @@ async def test_acks_by_reading_need_no_op_and_a_reader_of_thousands_does_not_nes
             await client.get()
             for at in range(5_000):
                 assert await client.data() == str(at)
-            await until(lambda: len(served.node.machine.custody.store) == 0)
+            await until(lambda: len(served.node.machine.custody.store.journal) == 0)
             await client.say("ack", id=7, mesh_id="eu/n1/7/1")
             assert (await client.get())["problem"]["code"] == "MESH-E011"
 
@@ -179,7 +179,9 @@ async def test_the_newer_connection_of_a_client_wins() -> None:
             await older.stream.aclose()
             keep(served.node, "b")
             assert await newer.data() == "b"
-            assert len(served.node.machine.custody.store) == 2, "what was taken over acknowledges nothing"
+            assert len(served.node.machine.custody.store.journal) == 2, (
+                "what was taken over acknowledges nothing"
+            )
 
 
 async def test_a_live_session_may_acknowledge_too_and_loses_what_waits_when_it_goes() -> None:
@@ -191,7 +193,7 @@ async def test_a_live_session_may_acknowledge_too_and_loses_what_waits_when_it_g
             assert await client.data() == "a"
             await client.say("ack", mesh_id=mesh_id)
             assert await client.data() == "b"
-        await until(lambda: len(served.node.machine.custody.store) == 0)
+        await until(lambda: len(served.node.machine.custody.store.journal) == 0)
         assert served.node.machine.counters.drops == {Drop.SESSION_CLOSED: 1}
 
 
@@ -278,8 +280,8 @@ async def test_what_a_stream_has_been_sent_is_acknowledged_when_it_stands(
         await client.event()
         keep(served.node, "a")
         await client.event()
-        assert len(served.node.machine.custody.store) == 1
-        await until(lambda: len(served.node.machine.custody.store) == 0)
+        assert len(served.node.machine.custody.store.journal) == 1
+        await until(lambda: len(served.node.machine.custody.store.journal) == 0)
         await client.stream.aclose()
 
 

@@ -31,7 +31,7 @@ async def test_a_new_process_takes_up_its_subscriptions_and_gets_what_was_not_ac
                 got = [await anext(events) for _ in range(3)]
             assert [(one.data, one.redelivered) for one in got] == [("b", True), ("c", True), ("d", False)]
             await client.ack(got[-1], up_to=True)
-            await until(lambda: len(served.node.machine.custody.store) == 0)
+            await until(lambda: len(served.node.machine.custody.store.journal) == 0)
             await events.unsubscribe()
             assert served.node.clients.receivers.clients()[0].subscriptions == 1
 
@@ -62,4 +62,4 @@ async def test_a_live_client_may_acknowledge_explicitly() -> None:
         events = await client.subscribe("t")
         keep(served.node, "a")
         await client.ack(await anext(events))
-        await until(lambda: len(served.node.machine.custody.store) == 0)
+        await until(lambda: len(served.node.machine.custody.store.journal) == 0)

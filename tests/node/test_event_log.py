@@ -343,7 +343,7 @@ async def test_a_damaged_log_is_set_aside_and_a_new_one_begun(
         node = mesh.node("eu", "n1")
         opened: list[tuple[bool, MemoryLog]] = []
 
-        def damaged(*_: Any) -> Any:
+        def damaged(*_: Any, **__: Any) -> Any:
             raise LogFailed(LogGap.DAMAGED, "for a test")
 
         def open_engine(aside: bool) -> MemoryLog:

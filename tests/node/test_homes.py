@@ -17,6 +17,7 @@ from node.memory_mesh import Box, MemoryMesh, memory_mesh, until
 
 from mesh.core.custody.window import AckTerms
 from mesh.model.limits import Limits
+from mesh.node.control import KEPT_S
 from mesh.node.runner import Node
 from mesh.testing.memory_store import MemoryStore
 
@@ -104,7 +105,7 @@ async def test_a_new_bridge_exports_what_members_that_are_away_keep(
         await until(lambda: bool(far.machine.interest.match("kept/x").mask))
 
 
-async def test_what_a_forgotten_member_kept_is_forgotten_with_it(
+async def test_what_a_forgotten_member_kept_is_forgotten_a_day_later(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with memory_mesh(monkeypatch) as mesh:
@@ -116,6 +117,9 @@ async def test_what_a_forgotten_member_kept_is_forgotten_with_it(
         await until(lambda: bool(far.machine.interest.match("kept/x").mask))
         await died(mesh, two, one)
         one.machine.control.membership._roster.forget("n2")
+        one.machine.control._forget_the_long_gone(trio.current_time())
+        assert one.machine.interest.match("kept/x").mask
+        one.machine.control._quiet["n2"] -= KEPT_S + 1
         one.machine.control._forget_the_long_gone(trio.current_time())
         assert one.machine.interest.match("kept/x").mask == 0
         await until(lambda: not far.machine.interest.match("kept/x").mask, 30.0)

@@ -210,7 +210,7 @@ async def test_a_restart_takes_its_name_over_from_an_entry_whose_process_does_no
 
 
 @asynccontextmanager
-async def hang(address: str, transport: str, timeout_s: float) -> AsyncIterator[Transport]:
+async def hang(address: str, transport: str, timeout_s: float, *_: object) -> AsyncIterator[Transport]:
     """A dialled address from which nothing ever comes back."""
     await trio.sleep(timeout_s)
     raise LinkLost(f"{address}: no answer within {timeout_s:g} s")
@@ -233,7 +233,9 @@ async def test_many_stale_entries_hold_up_nobody(
         at_once, most = 0, 0
 
         @asynccontextmanager
-        async def dial(address: str, transport: str, timeout_s: float) -> AsyncIterator[Transport]:
+        async def dial(
+            address: str, transport: str, timeout_s: float, *_: object
+        ) -> AsyncIterator[Transport]:
             nonlocal at_once, most
             at_once += 1
             most = max(most, at_once)

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from federation.core.policy import RoutePolicy, link_role
+from federation.core.policy.roles import RoutePolicy, link_role
 from federation.core.routes import RouteMachine, RouteSettings
 from federation.core.selection import Key
 from mesh.core.effects import CloseLink, Effect, Notify, Send

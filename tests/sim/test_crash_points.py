@@ -33,6 +33,14 @@ FOUND = {
             Death(B, 375, torn=1.0, down_s=0.05),
         ],
     ),
+    "the entry bridge started again and did not know of a durable client on a member that was away": (
+        "ordered",
+        [
+            Death(NodeKey("c", "c-1"), 149, torn=0.0, down_s=5.0),
+            Death(B, 141, torn=1.0, down_s=0.05),
+            Death(NodeKey("c", "c-2"), 479, torn=0.44194696248880916, down_s=0.05),
+        ],
+    ),
     "as the first, while the neighbour was accepting": (
         "two-regions",
         [Death(B, 46, False, 1.0, 5.0), Death(A, 16, True, 0.5, 0.7)],

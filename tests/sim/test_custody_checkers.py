@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -118,8 +119,8 @@ def test_p11_each_batch_sent_twice(monkeypatch: Patch) -> None:
         entrusted(self, held, link, header, body, parts, now)
         entrusted(self, held, link, header, body, parts, now)
 
-    entrusted = Departure._entrust
-    monkeypatch.setattr(Departure, "_entrust", entrust)
+    entrusted = Departure.entrust
+    monkeypatch.setattr(Departure, "entrust", entrust)
     assert "P11" in found("chain")
 
 
@@ -140,5 +141,12 @@ def test_order_a_region_that_turns_a_batch_round(monkeypatch: Patch) -> None:
 def test_ordered_without_the_gate(monkeypatch: Patch) -> None:
     """What a transit node holds for a node that died is overtaken by what goes the other way once it has died itself."""
     monkeypatch.setattr(Gate, "lacks", lambda self, id, said, window: False)
-    away = Death(NodeKey("c", "c-2"), 140, told=False, down_s=5.0)
-    assert any("ordered" in found("ordered", away, Death(B, at, torn=1.0)) for at in range(200, 300, 10))
+    dice = random.Random(5)
+    deaths = [
+        (
+            Death(NodeKey("c", dice.choice(("c-1", "c-2"))), dice.randint(50, 250), torn=0.0, down_s=5.0),
+            Death(B, dice.randint(80, 380), torn=1.0),
+        )
+        for _ in range(40)
+    ]
+    assert any("ordered" in found("ordered", *some) for some in deaths)

@@ -12,7 +12,7 @@ import pytest
 from sim.route_world import Line, Name, World, random_world
 
 from federation.core.feasible import Distance
-from federation.core.policy import OpenPolicy, Role, Ruling, link_role, valley_free
+from federation.core.policy.roles import OpenPolicy, Role, Ruling, link_role, valley_free
 from mesh.model.reasons import RouteReason
 from mesh.wire.frames import INFINITY
 

@@ -112,7 +112,7 @@ def test_settings_show_every_key_as_toml_with_its_origin(tmp_path: Path) -> None
     assert rows["federation.accept"] == ('"any"', "default")
     assert rows["limits.frame_bytes"] == ('"1MiB"', "default")
     assert rows["node.id"] == ("-", "default")
-    assert not [key for key in rows if key.startswith(("tls", "topic", "bridge"))]
+    assert not [key for key in rows if key.startswith(("topic", "bridge"))]
 
 
 def test_who_may_dial_in_depends_on_where_the_link_port_is(tmp_path: Path) -> None:
@@ -189,7 +189,6 @@ def test_limits_are_keys_of_their_own(tmp_path: Path) -> None:
         ('[[bridge]]\nto = "us"\n[[bridge]]\nto = "us"', "MESH-C019", "already"),
         ('[listen]\nlink = "none"\n[[bridge]]\nto = "us"', "MESH-C019", "nothing can dial in"),
         ('[[bridge]]\nseeds = ["127.0.0.1:1"]', "MESH-C011", "bridge.0.to"),
-        ('[[bridge]]\nto = "us"\nrole = "dmz"', "MESH-C010", "dmz"),
         ('[registry]\nkind = "etcd"', "MESH-C011", "registry.endpoints"),
         ('[registry]\nkind = "nacos"\nendpoints = []', "MESH-C011", "registry.endpoints"),
         ('[registry]\nkind = "etcd"\nendpoints = ["etcd:2379"]', "MESH-C005", "http://HOST:PORT"),
@@ -231,6 +230,8 @@ def test_limits_are_keys_of_their_own(tmp_path: Path) -> None:
             "registry.namespace",
         ),
         ('[registry]\nlease = "500ms"', "MESH-C006", "registry.lease"),
+        ('[limits]\nbody_bytes = "9MiB"', "MESH-C006", "4 times limits.body_bytes"),
+        ('[limits]\njournal_pending_bytes = "31MiB"', "MESH-C006", "limits.journal_pending_bytes"),
         ('[registry.directory]\nkind = "file"', "MESH-C011", "registry.directory.path"),
         ('[registry.directory]\npath = "x"', "MESH-C011", "registry.directory.kind"),
         ('[registry.directory]\nkind = "file"\npath = "x"\nlease = "5s"', "MESH-C020", "directory.lease"),
@@ -394,6 +395,7 @@ def test_topic_rules_keep_their_order(tmp_path: Path) -> None:
         "level": '"at-most-once"',
         "ordered": "false",
         "deadline": "-",
+        "copies": "1",
         "spool": "-",
         "spool_policy": '"block"',
         "retain": "-",
@@ -408,7 +410,7 @@ def test_topic_rules_keep_their_order(tmp_path: Path) -> None:
 
 def test_everything_a_topic_rule_says_is_taken_over(tmp_path: Path) -> None:
     text = (
-        '[[topic]]\nfilter = "orders/#"\nlevel = "at-least-once"\nordered = true\ndeadline = "5s"\n'
+        '[[topic]]\nfilter = "orders/#"\nlevel = "at-least-once"\nordered = true\ndeadline = "5s"\ncopies = 2\n'
         'spool = "1GiB"\nspool_policy = "dead-letter"\nretain = "1h"\n'
     )
     rule = TopicRule(
@@ -416,6 +418,7 @@ def test_everything_a_topic_rule_says_is_taken_over(tmp_path: Path) -> None:
         level=Level.AT_LEAST_ONCE,
         ordered=True,
         deadline_s=5.0,
+        copies=2,
         spool_bytes=1 << 30,
         spool_policy=SpoolPolicy.DEAD_LETTER,
         retain_s=3_600.0,
@@ -429,7 +432,12 @@ def test_everything_a_topic_rule_says_is_taken_over(tmp_path: Path) -> None:
         ('[[topic]]\nretain = "1h"', "MESH-C011", "topic.0.filter"),
         ('[[topic]]\nfilter = "a/#/b"', "MESH-C006", "mesh.toml:2 topic.0.filter"),
         ('[[topic]]\nfilter = "a"\nretain = "soon"', "MESH-C003", "mesh.toml:3 topic.0.retain"),
-        ('[[topic]]\nfilter = "a"\ncopies = "2"', "MESH-C010", "mesh.toml:3 topic.0.copies"),
+        ('[[topic]]\nfilter = "a"\ncopies = 2', "MESH-C006", "mesh.toml:3 topic.0.copies"),
+        (
+            '[[topic]]\nfilter = "a"\nlevel = "at-least-once"\ncopies = 3',
+            "MESH-C006",
+            "mesh.toml:4 topic.0.copies",
+        ),
         ('[[topic]]\nfilter = "a"\nspool = "1GiB"', "MESH-C006", "mesh.toml:3 topic.0.spool"),
         ('[[topic]]\nfilter = "a"\nordered = true', "MESH-C006", "mesh.toml:3 topic.0.ordered"),
     ],
@@ -438,3 +446,98 @@ def test_a_topic_rule_that_cannot_be(tmp_path: Path, text: str, code: str, where
     found = problem(tmp_path, text)
     assert found.code == code
     assert found.where.endswith(where)
+
+
+# -- TLS -------------------------------------------------------------------------------------------------------------
+
+TLS = '[tls]\nca = "ca.pem"\ncert = "cert.pem"\nkey = "key.pem"\n'
+
+
+def test_links_inside_tls_may_cross_a_network_and_only_listed_regions_dial_in(tmp_path: Path) -> None:
+    text = TLS + '[listen]\nlink = "0.0.0.0:7946"\n[registry]\nseeds = ["eu-2:7946"]\n'
+    found = config(tmp_path, text)
+    assert found.tls is not None
+    assert found.federation.accept == "listed"
+    assert found.warnings() == ()
+    assert not found.links_exposed
+    assert config(tmp_path, TLS).federation.accept == "listed", "also on loopback: TLS is meant"
+    assert config(tmp_path, TLS + '[federation]\naccept = "any"').federation.accept == "any"
+
+
+def test_the_word_of_the_operator_exposes_nothing_that_is_inside_tls(tmp_path: Path) -> None:
+    (tmp_path / "mesh.toml").write_text(TLS + "[tls.clients]\n")
+    found = load(tmp_path / "mesh.toml", environ={}, insecure_links=True, insecure_clients=True)
+    assert not found.links_exposed
+    assert found.clients_exposed, "an empty table sets nothing"
+    assert [word for warning in found.warnings() for word in ("links", "events port") if word in warning] == [
+        "events port"
+    ]
+
+
+def test_clients_ports_take_from_the_links_what_they_have_not(tmp_path: Path) -> None:
+    def ports(text: str) -> tuple[str, str, str] | None:
+        found = config(tmp_path, text).tls_clients
+        return None if found is None else (str(found.ca), str(found.cert), found.certificates)
+
+    assert ports(TLS) is None
+    assert ports(TLS + '[tls.clients]\ncertificates = "none"') == ("ca.pem", "cert.pem", "none")
+    assert ports(TLS + '[tls.clients]\nca = "x"') == ("x", "cert.pem", "optional")
+    assert ports(TLS + '[tls.clients]\ncertificates = "required"') == ("ca.pem", "cert.pem", "required")
+    own = '[tls.clients]\ncert = "c"\nkey = "k"\n'
+    assert ports(own) == ("None", "c", "none")
+    assert ports(TLS + own) == ("ca.pem", "c", "none")
+    assert ports(own + 'ca = "x"\n') == ("x", "c", "optional")
+
+
+def test_the_events_port_leaves_loopback_only_for_clients_that_are_known(tmp_path: Path) -> None:
+    listen = '[listen]\nevents = "0.0.0.0:7222"\n'
+    asked = TLS + '[tls.clients]\ncertificates = "{}"\n' + listen
+    assert config(tmp_path, asked.format("required")).tls_clients is not None
+    for certificates in ("none", "optional"):
+        (tmp_path / "mesh.toml").write_text(asked.format(certificates))
+        _, problems = check(tmp_path / "mesh.toml", environ={})
+        assert [problem.code for problem in problems] == ["MESH-C017"]
+
+
+@pytest.mark.parametrize("certificates", ["none", "optional"])
+def test_inside_tls_both_ports_may_leave_loopback_where_auth_asks_who_is_there(
+    tmp_path: Path, certificates: str
+) -> None:
+    asked = AUTH + TLS + f'[tls.clients]\ncertificates = "{certificates}"\n'
+    found = config(tmp_path, asked + '[listen]\nevents = "0.0.0.0:1"\nadmin = "0.0.0.0:2"\n')
+    assert found.access is not None
+    assert not found.warnings()
+    without = asked.removeprefix(AUTH).replace("none", "required").replace("optional", "required")
+    assert problem(tmp_path, without + '[listen]\nadmin = "0.0.0.0:2"\n').code == "MESH-C018"
+
+
+def test_names_in_certificates_need_ports_that_ask_for_them(tmp_path: Path) -> None:
+    names = '[auth]\nacl = "mesh.acl"\ncertificates = true\n'
+    assert problem(tmp_path, names).code == "MESH-C054"
+    assert problem(tmp_path, names + TLS + '[tls.clients]\ncertificates = "none"\n').code == "MESH-C054"
+    found = config(tmp_path, names + TLS + '[tls.clients]\ncertificates = "optional"\n').access
+    assert found is not None
+    assert found.certificates
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "says"),
+    [
+        ('[tls]\nca = "a"\ncert = "b"', "tls.ca", "tls.key is missing"),
+        ('[tls]\nkey = "a"', "tls.key", "tls.ca is missing"),
+        (TLS + '[tls.clients]\ncert = "b"', "tls.clients.cert", "tls.clients.key is missing"),
+        (
+            '[tls.clients]\ncertificates = "none"',
+            "tls.clients.certificates",
+            "neither [tls.clients] nor [tls]",
+        ),
+        ('[tls.clients]\nca = "a"', "tls.clients.ca", "neither [tls.clients] nor [tls]"),
+        ('[tls.clients]\ncert = "a"\nkey = "b"\ncertificates = "required"', "tls.clients.", "no CA for them"),
+    ],
+)
+def test_half_a_table_of_tls_stops_the_start(tmp_path: Path, text: str, where: str, says: str) -> None:
+    (tmp_path / "mesh.toml").write_text(text)
+    _, problems = check(tmp_path / "mesh.toml", environ={})
+    assert [problem.code for problem in problems] == ["MESH-C043"]
+    assert where in problems[0].where
+    assert says in problems[0].what

@@ -21,9 +21,10 @@ registry.directory: kind path endpoints prefix namespace group user password_fil
 federation: accept hop_limit export_merge_budget
 membership: probe_interval probe_timeout suspicion_mult
 bridge: to seeds links role transport cost proxy export import deny rules
+policy: file
 topic: filter level ordered deadline copies spool spool_policy retain
 tls: ca cert key
-tls.clients: ca cert key
+tls.clients: ca cert key certificates
 auth: tokens_file jwks issuer audience name_claim roles_claim leeway jwks_refresh certificates token_in_query acl
 audit: file size files
 telemetry: otlp sample log_level log_format

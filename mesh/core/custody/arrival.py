@@ -22,6 +22,7 @@ from mesh.core.custody.record import NODE, REGION
 from mesh.core.custody.store import Store, StoreRefusedError
 from mesh.core.groups import member_node
 from mesh.core.hop import arrived, mesh_id_of
+from mesh.core.passage import Passage
 from mesh.core.plan import Plan, Planner
 from mesh.core.session import LinkSession
 from mesh.model.event import Event
@@ -32,6 +33,7 @@ from mesh.wire.frames import BatchHeader, Flag, Leg, Refused
 
 Group: TypeAlias = tuple[str, str, str]
 Matched: TypeAlias = Callable[[list[Event]], tuple[list[Event], list[Plan]]]
+_COPIED = Flag.COPIES | Flag.MOVED
 HEAD_BYTES = 1_024
 """What is asked of the store beside a body: a head is smaller."""
 
@@ -75,6 +77,8 @@ class Arrival:
         self.draining = False
         self.informed: Callable[[float], bool] = lambda now: True
         """Whether this node knows what its region wants: before that it takes nothing for it."""
+        self.copied: Callable[[BatchHeader, list[Event], bytes, float], int] = lambda *_: 0
+        """Takes LOCAL batches of topics with copies = 2, and those for clients that moved here."""
 
     # -- acknowledging -----------------------------------------------------------------------------------------------
 
@@ -83,7 +87,10 @@ class Arrival:
         number = header.batch
         header = arrived(header, session.rtt_ms or 0.0, self._limits.hop_limit)
         try:
-            lsn, why, regions = self._take(header, body, now)
+            if session.passage is not None:
+                lsn, why, regions = self._take_inward(session.passage, header, body, now)
+            else:
+                lsn, why, regions = self._take(header, body, now)
         except StoreRefusedError as error:
             lsn, why, regions = 0, error.reason, ()
         refused = None if why is None else (number, why.value, regions)
@@ -122,6 +129,29 @@ class Arrival:
         self._unsaid.pop(link, None)
 
     # -- taking over -------------------------------------------------------------------------------------------------
+
+    def _take_inward(
+        self, passage: Passage, header: BatchHeader, body: bytes, now: float
+    ) -> tuple[int, Refuse | None, tuple[str, ...]]:
+        """At a boundary with rules: a region is taken for whole or refused, so that whoever sent the batch tells its events apart, and
+        nothing that may not come in is kept here."""
+        judged = passage.inward(header, body, now)
+        if judged.malformed:
+            return 0, Refuse.POLICY_DENY, ()
+        denied = judged.denied_regions()
+        if not denied and len(judged.pieces) == 1:
+            [piece] = judged.pieces
+            return self._take(piece.header, piece.body, now)
+        lsn = 0
+        why, regions = Refuse.POLICY_DENY, list(denied)
+        for piece in judged.pieces:
+            if denied.isdisjoint(piece.header.regions):
+                record, refused, some = self._take(piece.header, piece.body, now)
+                lsn = max(lsn, record)
+                if refused is not None:
+                    why = refused
+                    regions += some or piece.header.regions
+        return lsn, why if regions else None, tuple(regions)
 
     def _take(
         self, header: BatchHeader, body: bytes, now: float
@@ -274,4 +304,6 @@ class Arrival:
             else:
                 self._counters.drop(Drop.NOT_FOR_US, header.count)
             return 0
+        if header.flags & _COPIED:
+            return self.copied(header, events, body, now)
         return self._keeping.deliver(header, events, body, now)

@@ -9,7 +9,7 @@ Source: design page "Routing", Delivery and Forwarding (queue groups).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -17,6 +17,7 @@ from mesh.core.counters import Counters
 from mesh.core.custody.backlog import NEVER, Backlog, Handed
 from mesh.core.custody.dispatch import GROUP_RETRY_S, Dispatch, Owner
 from mesh.core.custody.durable import DurableClients, Settings
+from mesh.core.custody.log_shares import LOG
 from mesh.core.custody.records import EventId, Records, Unpack
 from mesh.core.custody.store import Store
 from mesh.core.custody.wanted import Wanted, sort, split_group_part
@@ -106,6 +107,8 @@ class Consumers:
         self._limits = limits
         self._counters = counters
         self._young = YoungSubscriptions(limits.order_hold_s)
+        self.log_session = 0
+        """The session of the node's event log, whose interest outlives this process as a durable client's does; 0: there is none."""
         self._kept: dict[tuple[str, str], int] = {}
         """(group, filter) -> durable subscriptions to it."""
         self._news = News([], {})
@@ -143,6 +146,8 @@ class Consumers:
 
     def part_of(self, session: int, *, receipt: bool = False) -> str:
         """The part of a session, "" for one that is served directly. receipt: whatever it is, its acknowledgement is waited for."""
+        if session == self.log_session:
+            return LOG
         if not receipt and not self.is_consumer(session):
             return ""
         client = self.durable.of_number(session)
@@ -152,6 +157,8 @@ class Consumers:
         """The batch is record `lsn`, owed to `wanted.parts` among others: hand it on as far as there is room."""
         self._dispatch.records.keep(lsn, header, events)
         for part, indexes in wanted.parts.items():
+            if part == LOG:
+                continue
             self._dispatch.queue(self._backlog(part), lsn, header, events, indexes, now, repeats=False)
 
     def recover(
@@ -221,20 +228,27 @@ class Consumers:
         news, self._news = self._news, News([], {})
         return news
 
+    def admit(self, name: str, terms: AckTerms) -> None:
+        """Note a durable client that is about to connect, before anything else changes.
+
+        Raises: ValueError when there are too many clients; StoreRefusedError, no room for its note. State unaffected."""
+        if self.durable.of_name(name) is None and len(self.durable) >= self._limits.durable_clients:
+            raise ValueError(f"{self._limits.durable_clients} durable clients are known")
+        self.durable.admit(name, _settings(terms))
+
     def connect(
         self, name: str, terms: AckTerms, now: float, resume_after: EventId | None = None
     ) -> Connected:
         """A durable client connected; new ones are made. Whoever was connected under the name before gets nothing more (the
-        caller closes that connection). Raises: ValueError when there are too many clients; state unaffected.
+        caller closes that connection). Raises: as `admit`.
 
         resume_after: the last event it says it has: what was sent until then counts as acknowledged.
         """
+        self.admit(name, terms)
         known = self.durable.of_name(name)
-        if known is None and len(self.durable) >= self._limits.durable_clients:
-            raise ValueError(f"{self._limits.durable_clients} durable clients are known")
         if known is not None:
             self.disconnect(known.number, now)
-        client = self.durable.connect(name, Settings(terms.auto, terms.ack_timeout_s, terms.max_deliveries))
+        client = self.durable.connect(name, _settings(terms))
         if known is None:
             self._news.clients[name] = True
         if resume_after is not None:
@@ -244,6 +258,39 @@ class Consumers:
         waiting = 0 if backlog is None else len(backlog)
         self._serve(client.number, now)
         return Connected(client.number, known is None, waiting)
+
+    def adopt(
+        self, name: str, settings: Settings, held: Iterable[tuple[int, str, str]], now: float
+    ) -> list[Transition]:
+        """A durable client whose home is gone is at home here from now on, away until it connects. held: (sid, filter, group).
+        Returns what the region must be told."""
+        client = self.durable.connect(name, settings)
+        client.away_since = now
+        self._news.clients[name] = True
+        told: list[Transition] = []
+        for sid, filter, group in held:
+            told += self._subscriptions.subscribe(client.number, sid, filter, group)
+            self.subscribed(client.number, sid, filter, group, now)
+        return told
+
+    def held_by(self, number: int) -> list[tuple[int, str, str]]:
+        """(sid, filter, group) of a session's subscriptions."""
+        held = sorted(self._subscriptions.of_session(number).items())
+        return [(sid, one, "") if isinstance(one, str) else (sid, one[1], one[0]) for sid, one in held]
+
+    def wants(self, name: str, topic: str) -> bool:
+        """Whether a durable client of this node gets events of a topic by a subscription of its own, no group's."""
+        client = self.durable.of_name(name)
+        return client is not None and bool(self._dispatch.sids_of(client.number, topic))
+
+    def give_up(self, name: str, give: Callable[[BatchHeader, Sequence[Event]], None], now: float) -> bool:
+        """A durable client is at home elsewhere: `give` what waits for it, some at once. True: there is more. Its connection
+        is over. Raises: what `give` raises; the rest still waits."""
+        client = self.durable.of_name(name)
+        if client is None:
+            return False
+        self.disconnect(client.number, now)
+        return self._dispatch.give_away(f"c/{name}", give, now)
 
     def remove(self, name: str, now: float) -> list[Transition]:
         """A durable client is no more: what waits for it is counted as client_removed, its part of a group's work goes to other
@@ -262,11 +309,16 @@ class Consumers:
         self._left_groups(held.values(), now)
         return told
 
-    def subscribed(self, session: int, sid: int, filter: str, group: str, now: float) -> None:
-        """A session subscribed (it is in the index by now)."""
+    def subscribing(self, session: int, sid: int, filter: str, group: str) -> None:
+        """A session is about to subscribe: a durable client's is noted first. Raises: StoreRefusedError: no room; state unaffected."""
         client = self.durable.of_number(session)
         if client is not None:
-            self.durable.subscribed(client, sid, filter, group)
+            self.durable.subscribing(client, sid, filter, group)
+
+    def subscribed(self, session: int, sid: int, filter: str, group: str, now: float) -> None:
+        """A session subscribed (it is in the index by now). Raises: as `subscribing`, where that was not called."""
+        self.subscribing(session, sid, filter, group)
+        if self.durable.of_number(session) is not None or session == self.log_session:
             self._keep(group, filter, 1)
         if not group:
             self._young.add(session, sid, now)
@@ -516,6 +568,10 @@ class Consumers:
             late=self._late,
             unknown_acks=self._unknown_acks,
         )
+
+
+def _settings(terms: AckTerms) -> Settings:
+    return Settings(terms.auto, terms.ack_timeout_s, terms.max_deliveries)
 
 
 def event_id(mesh_id: MeshId) -> EventId:

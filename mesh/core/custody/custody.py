@@ -19,11 +19,14 @@ from msgspec.structs import replace
 from mesh.core.counters import Counters
 from mesh.core.custody.arrival import Arrival
 from mesh.core.custody.consumers import Consumers
+from mesh.core.custody.copies import Copies, CopyingStore
 from mesh.core.custody.dead_letters import DEAD, DeadLetters
 from mesh.core.custody.departure import Departure
 from mesh.core.custody.intake import Intake, Ticket
 from mesh.core.custody.keeping import Keeping
 from mesh.core.custody.listeners import Listeners
+from mesh.core.custody.log_shares import LOG, LogShares
+from mesh.core.custody.pairs import Pairs
 from mesh.core.custody.receipts import (
     RECEIPT,
     Awaited,
@@ -55,6 +58,8 @@ from mesh.wire.frames import BatchHeader, Flag, Leg
 
 DISK_FAILS: Final = frozenset({Refuse.NO_SPACE, Refuse.READ_ONLY, Refuse.IO_ERROR})
 """What keeps a store from writing even what it has taken."""
+HEIR_S: Final = 5.0
+"""After the time for a takeover whoever took over has said so within this."""
 RETRY_S: Final = 1.0
 """Shares of groups that the store would not take for another place are tried again after so long."""
 
@@ -77,7 +82,16 @@ class Custody:
         limits: Limits,
         counters: Counters,
     ) -> None:
-        self.store = store
+        self.store = CopyingStore(store)
+        self.copies = Copies(
+            self.store,
+            forwarder.node,
+            forwarder.ingress.epoch,
+            peers=forwarder.planner.links.peers,
+            limits=limits,
+            counters=counters,
+        )
+        store = self.store
         self.forwarder = forwarder
         self.rules = rules
         self.limits = limits
@@ -86,8 +100,8 @@ class Custody:
         planner, sessions = forwarder.planner, forwarder.sessions
         self.receipts = Receipts(forwarder.ingress.epoch)
         self.owed_receipts = Outgoing(f"{NODE}{region}/{node}")
-        self._gone: set[str] = set()
-        """Members that went and are not back: what was under way to them comes back later than the news."""
+        self._gone: dict[str, float] = {}
+        """Members that went and are not back, and since when: what was under way to them comes back later than the news."""
         self.is_live: Callable[[str], bool] = lambda node: False
         """Whether a member is back."""
         self._retry_at: float | None = None
@@ -114,12 +128,19 @@ class Custody:
             limits=limits,
             counters=counters,
         )
+        self.log = LogShares(store, unpack, self.settle, counters)
         self.keeping = Keeping(
             region,
             store=store,
+            copies=self.copies,
             departure=self.departure,
             listeners=Listeners(
-                self.consumers, forwarder.deliverer, forwarder.region_plans, self.reassign, counters
+                self.consumers,
+                forwarder.deliverer,
+                forwarder.region_plans,
+                self.reassign,
+                self.log,
+                counters,
             ),
             spools=self.spools,
             letters=self.letters,
@@ -154,6 +175,20 @@ class Custody:
             ),
             decoded=lambda header, body: forwarder.decoded(header, body)[0],
         )
+        self.pairs = Pairs(
+            region,
+            node,
+            copies=self.copies,
+            consumers=self.consumers,
+            keeping=self.keeping,
+            planner=planner,
+            again=self.reassign,
+            rules=rules,
+            limits=limits,
+            counters=counters,
+            now=now,
+        )
+        self.arrival.copied = self._copied_here
         self.intake = Intake(
             forwarder.ingress,
             stranded=self.stranded,
@@ -182,8 +217,12 @@ class Custody:
             if dead:
                 self.letters.recover(entry.lsn, dead, entry.head_bytes + entry.body_bytes)
                 continue
+            since = now - max(0, wall_ms - entry.stored_ms) / 1e3
+            if self.pairs.mirror.recover(entry, since):
+                continue
             self._recover(entry, wall_ms, now)
         self.keeping.release_ready(now)
+        self.pairs.links_changed(now)
         return records
 
     def _recover(self, entry: Entry, wall_ms: int, now: float) -> None:
@@ -191,6 +230,9 @@ class Custody:
         try:
             packed, body = self.store.read(lsn)
             head = decode_head(packed)
+            if head.epoch:
+                since = now - max(0, wall_ms - stored_ms) / 1e3
+                self.copies.recovered(lsn, entry.parts, head, size, since)
             here = [part for part in entry.parts if not part.startswith(OUTWARD)]
             if here:
                 header = aged(head.header, wall_ms - stored_ms)
@@ -205,6 +247,8 @@ class Custody:
                 self.keeping.was_let_out(header, events)
                 self.owed_receipts.node_has(header, ranges([event.seq for event in events]), lsn, here, ())
                 self.consumers.recover(lsn, header, events, here, now)
+                if LOG in here:
+                    self._recover_log(lsn, header, events)
         except (JournalDamaged, LookupError, ValueError):
             self.counters.drop(Drop.JOURNAL_DAMAGED, len(entry.parts))
             for part in entry.parts:
@@ -226,6 +270,13 @@ class Custody:
         self.departure.recover(held)
         if len(parts) == 1:
             self.stranded.add(lsn, parts[0], head.header)
+
+    def _recover_log(self, lsn: int, header: BatchHeader, events: Sequence[Event]) -> None:
+        if self.rules.retained:
+            self.log.recover(lsn, header, events)
+        else:
+            self.counters.drop(Drop.INTEREST_GONE, len(events))
+            self.settle(lsn, LOG)  # no rule retains anything any more
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -257,6 +308,7 @@ class Custody:
         if self.keeping.ordered:
             self.seen.note_ordered(self.keeping.ordered)
             self.keeping.ordered = {}
+        self.pairs.acknowledge(now)
         if len(self.owed_receipts):
             for origin, told in self.owed_receipts.take(self.store.synced).items():
                 self._send_receipts(origin, told, now)
@@ -348,38 +400,91 @@ class Custody:
         self._retry_at = None
         if self.stranded.look(now):
             self._retry_at = now + RETRY_S
-        for node in list(self._gone):
-            if self.is_live(node):
-                self._gone.discard(node)
+        moved = self.pairs.succession.heir
+        waiting = [part[2:] for part, lane in self.departure.lanes.items() if lane.waiting]
+        for node in {*self._gone, *(node for node in waiting if moved(node) is not None)}:
+            if self.is_live(node) and moved(node) is not None:
+                self._also_elsewhere(node, now)
+            elif self.is_live(node):
+                self._gone.pop(node, None)
             else:
                 self.member_gone(node, now)
 
     def member_gone(self, node: str, now: float) -> None:
         """A member is dead or has left: what waits for it goes to other members of its groups, or is over with its sessions."""
-        self._gone.add(node)
+        self._gone.setdefault(node, now)
         lane = self.departure.lanes.get(NODE + node)
         if lane is None:
             return
         for lsn in list(lane.waiting):
-            self.departure.take_back(lsn, NODE + node, partial(self._without_member, node), now)
+            self.departure.take_back(lsn, NODE + node, partial(self._without_member, node, lsn), now)
 
-    def _without_member(self, node: str, header: BatchHeader, body: bytes, now: float) -> bool:
+    def _without_member(self, node: str, lsn: int, header: BatchHeader, body: bytes, now: float) -> bool:
         """A batch for a node that is gone. True: nobody there wants it any more, and what a group had to get is elsewhere."""
         events, _ = self.forwarder.decoded(header, body)
         planner = self.forwarder.planner
+        if header.flags & Flag.COPIES:
+            if self.pairs.succession.heir(node) is not None:
+                return self._redirect(node, lsn, header, events, body, now)
+            if now < self._gone[node] + self.limits.copies_takeover_s + HEIR_S:
+                self._retry_at = now + RETRY_S
+                return False  # somebody may be about to take its clients over
         bit = planner.destinations.find(NODE + node)
         if any(planner.interest.match(event.topic).mask & bit for event in events):
             return False  # interest that outlives its node: durable clients, who come back with it
         try:
-            for event in events:
-                for group, filter, _ in header.groups:
-                    self.reassign(header, event, group, filter, now)
+            self._groups_elsewhere(header, events, now)
         except StoreRefusedError:
             self._retry_at = now + RETRY_S  # what is elsewhere already may come twice, and says so
             return False
         if not header.groups:
             self.counters.drop(Drop.MEMBER_GONE, len(events))
         return True
+
+    def _groups_elsewhere(self, header: BatchHeader, events: Sequence[Event], now: float) -> None:
+        """Members of groups elsewhere get what was for those at a node that is gone. Raises: StoreRefusedError."""
+        if header.flags & Flag.MOVED:
+            return  # its groups are none
+        for event in events:
+            for group, filter, _ in header.groups:
+                self.reassign(header, event, group, filter, now)
+
+    def _also_elsewhere(self, node: str, now: float) -> None:
+        """A node is back, and its durable clients are at home elsewhere: what has waited for it goes there, too."""
+        lane = self.departure.lanes.get(NODE + node)
+        for lsn in () if lane is None else list(lane.waiting):
+            held = self.departure.held.get(lsn)
+            if held is not None and self.pairs.succession.is_due(node, held):
+                self.departure.take_back(lsn, NODE + node, partial(self._sent_on, node, lsn), now)
+
+    def _sent_on(self, node: str, lsn: int, header: BatchHeader, body: bytes, now: float) -> bool:
+        if not header.flags & Flag.COPIES:
+            return False
+        return self._redirect(node, lsn, header, self.forwarder.decoded(header, body)[0], body, now)
+
+    def _redirect(
+        self, node: str, lsn: int, header: BatchHeader, events: list[Event], body: bytes, now: float
+    ) -> bool:
+        """What waits for clients whose home is gone goes to their new one. False: there is none, or the store is full."""
+        succession = self.pairs.succession
+        if succession.heir(node) is None:
+            return False
+        self._retry_at = now + RETRY_S  # more may come, until everybody has forgotten the node
+        try:
+            done = succession.redirect(node, header, events, body, self.departure.held[lsn], now)
+            if done:
+                self._groups_elsewhere(header, events, now)
+        except StoreRefusedError:
+            return False
+        return done
+
+    def _copied_here(self, header: BatchHeader, events: list[Event], body: bytes, now: float) -> int:
+        """A LOCAL batch whose topic has copies = 2, or for clients that moved here."""
+        succession = self.pairs.succession
+        if header.flags & Flag.MOVED:
+            return succession.deliver(header, events, body, now)
+        lsn = succession.unwanted(header, events, now)
+        return max(lsn, self.keeping.deliver(header, events, body, now))
 
     # -- groups again ------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from mesh.core.counters import Counters
+from mesh.core.custody.at_boundary import AtBoundary, GiveUp
 from mesh.core.custody.lane import Lane
 from mesh.core.custody.record import NODE, REGION, Held, decode_head
 from mesh.core.custody.store import JournalDamaged, Store
@@ -48,8 +49,6 @@ _OF_THE_HOP: Final = frozenset(
 _MAYBE_PASSED: Final = frozenset({"", Refuse.TIMEOUT, Refuse.STALLED})
 """Why a batch came back that may have gone on all the same: "" is a link that ended."""
 
-GiveUp = Callable[[BatchHeader, bytes, str, Drop, int, float], None]
-"""(header, body, part, why, tries, held_s): a part of a record that ends as a dead letter. held_s: how long this node had it."""
 EXPIRED_AT_ONCE = 500
 """Events that are dead-lettered in one go when their time is over, about 20 ms; then everything else has its turn."""
 
@@ -92,6 +91,7 @@ class Departure:
         self._tokens_at = 0.0
         self._check_at: float | None = None
         self._changed = False
+        self._boundary = AtBoundary(self, store, give_up)
         self._avoided: dict[int, float] = {}
         """Links whose other end has no room, and until when others are taken first."""
 
@@ -107,10 +107,7 @@ class Departure:
 
     def keep(self, held: Held, header: BatchHeader, body: bytes, now: float) -> None:
         """A record that the store has just taken: send what may leave, let the rest wait."""
-        self.held[held.lsn] = held
-        if held.expires_at is not None:
-            heappush(self._expiring, (held.expires_at, held.lsn))
-            self._arm(held.expires_at)
+        self.add(held)
         free = []
         for part in held.open:
             lane = self.lane(part)
@@ -124,10 +121,7 @@ class Departure:
     def recover(self, held: Held) -> None:
         """A record of an earlier process: in order, before anything is sent. Every part of it may have arrived."""
         held.sent = held.open
-        self.held[held.lsn] = held
-        if held.expires_at is not None:
-            heappush(self._expiring, (held.expires_at, held.lsn))
-            self._arm(held.expires_at)
+        self.add(held)
         for part in held.open:
             self.lane(part).waiting.append(held.lsn)
 
@@ -157,9 +151,13 @@ class Departure:
                 names = tuple(REGION + region for region in way.regions)
                 if onwards is None:
                     for name in names:
-                        self._end(held, name, Drop.HOP_LIMIT, now, (header, body))
+                        self.end(held, name, Drop.HOP_LIMIT, now, (header, body))
                     continue
-                self._entrust(held, way.link, onwards, body, names, now)
+                passage = self._sessions[way.link].passage
+                if passage is None or onwards.leg is not Leg.BRIDGE:
+                    self.entrust(held, way.link, onwards, body, names, now)
+                else:
+                    self._boundary.outward(held, way.link, passage, (header, onwards), body, names, now)
                 sent += names
             for region in lost:
                 self._wait(held, REGION + region)
@@ -173,7 +171,7 @@ class Departure:
             local = header
             if header.leg is not Leg.LOCAL or not header.groups:
                 local = replace(header, leg=Leg.LOCAL, regions=(self.region,), groups=())
-            self._entrust(held, link, local, body, (part,), now)
+            self.entrust(held, link, local, body, (part,), now)
             sent.append(part)
         if sent:
             held.tries += 1
@@ -209,7 +207,7 @@ class Departure:
         lane.no_way()
         lane.back(held.lsn)
 
-    def _entrust(
+    def entrust(
         self, held: Held, link: int, header: BatchHeader, body: bytes, parts: tuple[str, ...], now: float
     ) -> None:
         for part in parts:
@@ -246,6 +244,21 @@ class Departure:
         for some in (events[:half], events[half:]):
             self._queue(session, replace(header, count=len(some)), encode_body(some), share, now)
 
+    def add(self, held: Held) -> None:
+        """A record that the store has just taken in place of part of another one."""
+        self.held[held.lsn] = held
+        if held.expires_at is not None:
+            heappush(self._expiring, (held.expires_at, held.lsn))
+            self._arm(held.expires_at)
+
+    def no_room(self, held: Held, parts: Iterable[str], why: Refuse, now: float) -> None:
+        """The store is full: parts of a record that cannot be told apart now wait, first of their lanes."""
+        for part in parts:
+            lane = self.lane(part)
+            lane.refused(now, self._dice.random(), why)
+            lane.back(held.lsn)
+        self._changed = True
+
     # -- what came of it ---------------------------------------------------------------------------------------------
 
     def told(self, session: LinkSession, now: float) -> None:
@@ -256,6 +269,12 @@ class Departure:
 
     def _piece_ended(self, share: Consignment, refused: Refused | None, now: float) -> None:
         if share.ended:
+            return
+        by_region = all(part.startswith(REGION) for part in share.parts)  # nobody has rules inside a region
+        if refused is not None and refused[1] == Refuse.POLICY_DENY and by_region:
+            named = tuple(part for part in share.parts if not refused[2] or part[2:] in refused[2])
+            self._told_apart(share, named, now)
+            self._settle(share, tuple(part for part in share.parts if part not in named))
             return
         if refused is not None and not refused[2]:
             self._came_back(share, now, refused[1], share.parts)
@@ -294,6 +313,17 @@ class Departure:
         if self.held.pop(held.lsn, None) is not None:
             self._freed(held.rule, held.lsn, held.size)
 
+    def _told_apart(self, share: Consignment, parts: tuple[str, ...], now: float) -> None:
+        """The other end denies something in these parts of a share: see `AtBoundary.refused`."""
+        share.ended = True
+        held = self.held.get(share.lsn)
+        for part in share.parts:
+            self.lanes[part].ended(share.size, share.count)
+        self._counters.refuse(Refuse.POLICY_DENY.value)
+        if held is not None:
+            self._boundary.refused(held, tuple(part for part in parts if part in held.open), now)
+            self._changed = True
+
     def _came_back(self, share: Consignment, now: float, why: str, parts: Sequence[str]) -> None:
         """A share was not taken (why is a Refuse) or its link ended (why is ""): its parts wait again, first of their lanes."""
         share.ended = True
@@ -326,6 +356,16 @@ class Departure:
             if not share.ended:
                 self._came_back(share, now, "", share.parts)
         self.ways_changed(now)
+
+    def passage_changed(self, session: LinkSession, now: float) -> None:
+        """The rules of a link are others than before: what waits for it is read and judged again."""
+        waiting = session.custody.waiting
+        shares = {id(item.share): item.share for item in waiting if item.share is not None}
+        waiting.clear()
+        for share in reversed(shares.values()):
+            if not share.ended:
+                self._came_back(share, now, "", share.parts)
+        self.release(now)
 
     def expired(self, share: Consignment, now: float) -> None:
         """A share's time ran out in the link's queue: its parts wait again, and are dead-lettered as their time is over."""
@@ -376,7 +416,7 @@ class Departure:
             return 0
         if held.expires_at is not None and held.expires_at <= now:
             lane.waiting.popleft()
-            self._end(held, lane.part, held.ends_as, now)
+            self.end(held, lane.part, held.ends_as, now)
             return held.count
         parts = []
         for part in held.open:
@@ -384,13 +424,13 @@ class Departure:
             if other.waiting and other.waiting[0] == lsn and other.may_send(now):
                 other.waiting.popleft()
                 parts.append(part)
-        read = self._read(held)
+        read = self.read(held)
         if read is not None:
             self._tokens -= held.size
             self._send(held, parts, *read, now, waited=True)
         return 0
 
-    def _read(self, held: Held) -> tuple[BatchHeader, bytes] | None:
+    def read(self, held: Held) -> tuple[BatchHeader, bytes] | None:
         """A record from the store; None when its disk lost it (counted; the record ends)."""
         try:
             head, body = self.store.read(held.lsn)
@@ -403,7 +443,7 @@ class Departure:
             self._forget(held)
             return None
 
-    def _end(
+    def end(
         self,
         held: Held,
         part: str,
@@ -412,15 +452,15 @@ class Departure:
         read: tuple[BatchHeader, bytes] | None = None,
     ) -> None:
         """A part of a record ends here, as a dead letter. It must be in no lane and in no share."""
-        read = read or self._read(held)
+        read = read or self.read(held)
         if read is None:
             return
         if why is Drop.EXPIRED and not read[0].remaining_ms:
             why = Drop.SPOOL_AGE  # it had no deadline of its own
         self._give_up(*read, part, why, held.tries, now - held.since)
-        self._done(held, part)
+        self.done(held, part)
 
-    def _done(self, held: Held, part: str) -> None:
+    def done(self, held: Held, part: str) -> None:
         self.store.settle(held.lsn, part)
         held.open = tuple(other for other in held.open if other != part)
         if not held.open:
@@ -437,10 +477,10 @@ class Departure:
                 continue
             lane.waiting.remove(lsn)
             if dead_letter:
-                self._end(held, part, why, now)
+                self.end(held, part, why, now)
             else:
                 self._counters.drop(why, held.count)
-                self._done(held, part)
+                self.done(held, part)
 
     def take_back(
         self, lsn: int, part: str, then: Callable[[BatchHeader, bytes, float], bool], now: float
@@ -450,10 +490,10 @@ class Departure:
         lane = self.lanes[part]
         if held is None or lsn not in lane.waiting:
             return
-        read = self._read(held)
+        read = self.read(held)
         if read is not None and then(*read, now):
             lane.waiting.remove(lsn)
-            self._done(held, part)
+            self.done(held, part)
 
     def _end_expired(self, now: float) -> None:
         """Dead-letter what waits past its deadline, some of it at once. What is under way is judged when it comes back."""
@@ -473,7 +513,7 @@ class Departure:
         for held in records:
             for part in held.open:
                 if held.lsn in waited[part]:
-                    self._end(held, part, held.ends_as, now)
+                    self.end(held, part, held.ends_as, now)
             if held.open and held.lsn in self.held:
                 heappush(self._expiring, (now + 1.0, held.lsn))
 

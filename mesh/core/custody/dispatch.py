@@ -8,7 +8,7 @@ Source: design page "Routing", Delivery and Forwarding (queue groups).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from typing import Final, Protocol
 
@@ -295,6 +295,34 @@ class Dispatch:
                 backlog.put_back(taken)
             return now + GROUP_RETRY_S
         return now
+
+    def give_away(self, part: str, give: Callable[[BatchHeader, Sequence[Event]], None], now: float) -> bool:
+        """Give what waits for a consumer to somebody else, up to AT_ONCE events. True: there is more. Raises: what `give` raises."""
+        backlog = self.backlogs.get(part)
+        given = 0
+        while backlog is not None and given < AT_ONCE:
+            handed = backlog.come_back_oldest()
+            if handed is not None:
+                taken: Taken | None = Taken(handed.share, (handed.index,), self._opened(handed.share.lsn))
+            else:
+                taken = backlog.oldest(AT_ONCE)
+            if taken is None:
+                return False
+            given += len(taken.indexes)
+            if taken.opened is None:
+                self._bury(backlog, taken, Drop.JOURNAL_DAMAGED, now)
+                continue
+            header, events = taken.opened
+            try:
+                give(header, [events[index] for index in taken.indexes])
+            except BaseException:
+                if handed is not None:
+                    backlog.come_back(handed, handed.due_at)
+                else:
+                    backlog.put_back(taken)
+                raise
+            self.done(taken.share, part, len(taken.indexes))
+        return backlog is not None
 
     def _opened(self, lsn: int) -> Opened | None:
         try:

@@ -9,12 +9,13 @@ Source: design page "Routing", Delivery (durable subscriptions by client name).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from mesh.core.custody.store import Store
+from mesh.core.custody.store import Store, StoreRefusedError
 
 CLIENT_NOTE: Final = "client/"
 SUBSCRIPTION_NOTE: Final = "subscription/"
@@ -54,6 +55,8 @@ class DurableClients:
         self._by_name: dict[str, DurableClient] = {}
         self._by_number: dict[int, DurableClient] = {}
         self._next = 0
+        self.changed: set[str] = set()
+        """Names of clients whose settings or subscriptions changed, until somebody takes them."""
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -94,14 +97,24 @@ class DurableClients:
         self._by_name[name] = self._by_number[client.number] = client
         return client
 
+    def admit(self, name: str, settings: Settings) -> None:
+        """Note a client that is about to connect. Raises: StoreRefusedError: no room for its note; state unaffected."""
+        self._write(CLIENT_NOTE + name, _encode(settings))
+
+    def _write(self, key: str, value: bytes) -> None:
+        """Note what is not noted so already."""
+        if self._store.notes.get(key) != value:
+            self._store.note(key, value)
+
     def connect(self, name: str, settings: Settings) -> DurableClient:
-        """The client, made when it is new, connected from now on with these settings."""
+        """The client, made when it is new, connected from now on with these settings. Raises: StoreRefusedError, as `admit`."""
+        self.admit(name, settings)
         client = self._by_name.get(name)
         if client is None:
             client = self._add(name, settings, None)
         client.settings = settings
         client.away_since = None
-        self._store.note(CLIENT_NOTE + name, _encode(settings))
+        self.changed.add(name)
         return client
 
     def note_away(self, client: DurableClient, now: float) -> None:
@@ -109,12 +122,16 @@ class DurableClients:
         if client.away_since is None:
             return
         client.settings = msgspec.structs.replace(client.settings, away_s=now - client.away_since)
-        self._store.note(CLIENT_NOTE + client.name, _encode(client.settings))
+        with suppress(StoreRefusedError):  # no room now: a restart counts from what was noted before
+            self._store.note(CLIENT_NOTE + client.name, _encode(client.settings))
 
-    def subscribed(self, client: DurableClient, sid: int, filter: str, group: str) -> None:
-        self._store.note(f"{SUBSCRIPTION_NOTE}{client.name}/{sid}", _encode((filter, group)))
+    def subscribing(self, client: DurableClient, sid: int, filter: str, group: str) -> None:
+        """Note a subscription that is about to be made. Raises: StoreRefusedError: no room for it; state unaffected."""
+        self._write(f"{SUBSCRIPTION_NOTE}{client.name}/{sid}", _encode((filter, group)))
+        self.changed.add(client.name)
 
     def unsubscribed(self, client: DurableClient, sid: int) -> None:
+        self.changed.add(client.name)
         self._store.note(f"{SUBSCRIPTION_NOTE}{client.name}/{sid}", None)
 
     def remove(self, client: DurableClient, sids: Iterator[int]) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count, repeat
-from operator import attrgetter, itemgetter
-from typing import NamedTuple
+from operator import itemgetter
+from typing import NamedTuple, cast
 from zlib import crc32
 
 from msgspec.structs import replace
@@ -21,6 +21,7 @@ from mesh.core.custody.arrival import HEAD_BYTES
 from mesh.core.custody.dead_letters import DeadLetters
 from mesh.core.custody.keeping import Keeping
 from mesh.core.custody.order import Chains
+from mesh.core.custody.pieces import EVENT_BYTES, pieces, size_of
 from mesh.core.custody.receipts import Awaited, Receipts
 from mesh.core.custody.record import NODE, REGION
 from mesh.core.custody.spools import Spools
@@ -37,9 +38,8 @@ from mesh.wire.codec import encode_body
 from mesh.wire.frames import Flag, Leg
 
 _new = tuple.__new__
-EVENT_BYTES = 64
-"""What an event takes in a body beside its texts and data."""
-_key = attrgetter("key")
+_key = itemgetter(2)
+"""An event's, also of one that is only its fields in order (`Intake._alike`)."""
 
 
 class Ticket:
@@ -65,6 +65,15 @@ class Way(NamedTuple):
     flow: int
     rule: TopicRule
     flags: int
+
+
+class Alike(NamedTuple):
+    """The events of a call that all go one way. size: what their record may take in the store."""
+
+    plan: Plan
+    way: Way
+    events: list[Event]
+    size: int
 
 
 class Intake:
@@ -108,6 +117,9 @@ class Intake:
         self._ways_of_keys: dict[str, Way] = {}
         self._tickets: list[Ticket] = []
         self._unserved: list[tuple[Event, str]] = []
+        self.answered = False
+        """Calls have their answer without a commit of the store: it refused them, or nothing of them had to be stored. Taken back by
+        whoever tells them."""
         self.informed: Callable[[float], bool] = lambda now: True
         """Whether this node knows who wants what: before that it accepts nothing."""
 
@@ -126,14 +138,18 @@ class Intake:
         unserved: list[tuple[Event, str]] = []
         alike = self._alike(events, first, flags)
         if alike is not None:
-            plan, ways = alike
-            published = Published(first, [plan] * len(events), {})
+            published = Published(first, [alike.plan] * len(events), {})
+            ways = {alike.way: alike.events}
+            size = self._records(alike.way) * alike.size
         else:
             plan_of = self._plans.of
             published = Published(first, [plan_of(event.topic) for event in events], {})
             ways = self._sorted(events, published, flags, unserved)
-        size = sum([self._records(way) * _size(some) for way, some in ways.items()])
+            size = sum([self._records(way) * _size(some) for way, some in ways.items()])
         why = self._store.refusal(size + self._open_bytes)
+        if why is Refuse.TOO_LARGE:  # for one record: it becomes several
+            largest = max(size_of(event) for some in ways.values() for event in some)
+            why = self._store.refusal(HEAD_BYTES + max(largest, self._target_bytes))
         if why is not None:
             raise StoreRefusedError(why)
         self._make_room(ways, now)
@@ -161,7 +177,8 @@ class Intake:
         keys.discard("")
         if keys and any(self._ways_of_keys.get(key, way) != way for key in keys):
             self.flush(now)
-        self._ways_of_keys.update(dict.fromkeys(keys, way))
+        if keys:
+            self._ways_of_keys.update(dict.fromkeys(keys, way))
         some = self._open.get(way)
         if some is None:
             self._open[way] = events
@@ -176,10 +193,15 @@ class Intake:
         tickets, self._tickets = self._tickets, []
         unserved, self._unserved = self._unserved, []
         self._ways_of_keys.clear()
-        self._open_bytes = 0
+        # No frame of a link holds a call of megabytes. Most calls are far from that, and need no look at each event.
+        large, self._open_bytes = self._open_bytes > self._target_bytes, 0
         lsn, refused = 0, None
         for way, events in ways.items():
             try:
+                if large:
+                    for piece in pieces(events, self._most_events, self._target_bytes):
+                        lsn = max(lsn, self._keep(way, piece, now))
+                    continue
                 for at in range(0, len(events), self._most_events):
                     lsn = max(lsn, self._keep(way, events[at : at + self._most_events], now))
             except StoreRefusedError as error:
@@ -189,6 +211,8 @@ class Intake:
             lsn = max(lsn, self._letters.put(header, event, group, Drop.NO_MEMBERS, 0, 0.0))
         for ticket in tickets:
             ticket.lsn, ticket.refused = lsn, refused
+        if refused is not None or lsn <= self._store.synced:
+            self.answered = True
 
     def _records(self, way: Way) -> int:
         """How many records the events of a way may need: one for all elsewhere, one for each near member of a group, one for whoever
@@ -227,9 +251,7 @@ class Intake:
         if way.here and call.delivered:
             call.expect(f"{NODE}{own}/{node}", seqs)
 
-    def _alike(
-        self, events: Sequence[NewEvent], first: int, flags: int
-    ) -> tuple[Plan, dict[Way, list[Event]]] | None:
+    def _alike(self, events: Sequence[NewEvent], first: int, flags: int) -> Alike | None:
         """Events that all go one way, as most of a call do: column by column, a third of the cost of one by one. None: they do not."""
         topics, keys, ttls_ms, attributes, datas = zip(*events, strict=True)
         plans = self._plans.known_all(topics) or self._plans.of_all(topics)
@@ -243,8 +265,17 @@ class Intake:
                 return None
         if (plan.split or rule.ordered) and any(keys):
             return None
+        size = HEAD_BYTES + EVENT_BYTES * len(events)
+        size += sum(map(len, datas)) + sum(map(len, topics)) + sum(map(len, keys))
+        if attributes.count(None) < len(events):
+            size += sum([sum(map(len, some)) for some in attributes if some])
         rows = zip(count(first), topics, keys, ttls_ms, repeat(None), attributes, datas, strict=False)
-        return plan, {_way(plan, (), (), ttl_ms, 0, rule, flags): list(map(_new, repeat(Event), rows))}
+        if plan.local or flags or rule is not DEFAULT:
+            numbered = list(map(_new, repeat(Event), rows))
+        else:
+            # Only encoded from here on, so that the fields in order do as well as an Event.
+            numbered = cast("list[Event]", list(rows))
+        return Alike(plan, _way(plan, (), (), ttl_ms, 0, rule, flags), numbered, size)
 
     def _sorted(
         self,
@@ -389,4 +420,6 @@ def _way(
         names = [*(REGION + name for name in plan.regions), *(NODE + name for name in plan.nodes)]
         names += [NODE + away.node if away.node else REGION + away.region for away in plan.unreached]
         parts = plan.kept = tuple(names)
+    if rule.copies > 1:
+        flags |= Flag.COPIES
     return Way(parts, bool(plan.local), assigned, stranded, ttl_ms, flow, rule, flags)

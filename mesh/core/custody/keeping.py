@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from operator import attrgetter
+from operator import itemgetter
 
 from msgspec.structs import replace
 
 from mesh.core.counters import Counters
+from mesh.core.custody.copies import Copies
 from mesh.core.custody.dead_letters import DeadLetters
 from mesh.core.custody.departure import Departure
 from mesh.core.custody.listeners import Listeners
@@ -36,7 +37,7 @@ from mesh.model.topic_rules import DEFAULT, TopicRule
 from mesh.wire.codec import decode_body, encode_body
 from mesh.wire.frames import BatchHeader, Flag
 
-_extra = attrgetter("extra")
+_extra = itemgetter(4)
 CUSTODY = "custody"
 """The variant of the dedupe windows of this level: what waits in a spool must not fall out of a window that at-most-once moves on."""
 
@@ -49,6 +50,7 @@ class Keeping:
         region: str,
         *,
         store: Store,
+        copies: Copies,
         departure: Departure,
         listeners: Listeners,
         spools: Spools,
@@ -60,6 +62,7 @@ class Keeping:
         counters: Counters,
     ) -> None:
         self._receipts = receipts
+        self._copies = copies
         self._store = store
         self._departure = departure
         self._listeners = listeners
@@ -92,8 +95,11 @@ class Keeping:
         """Store a batch for destinations elsewhere and send it on. Returns its number. Raises: StoreRefusedError, nothing happened.
 
         rule: whose spool it waits in."""
-        head = encode_head(Head(header, deadline_ms, rule.filter))
+        copied = header.flags & Flag.COPIES
+        head = encode_head(Head(header, deadline_ms, rule.filter, self._copies.epoch if copied else 0))
         lsn = self._last = self._store.append(outward, head, body)
+        if copied:
+            self._copies.added(lsn, outward, head, body, header, now)
         remaining_ms = deadline_ms or header.remaining_ms
         expires_at = now + (remaining_ms / 1e3 if remaining_ms else self._limits.spool_age_s)
         ends_as = Drop.EXPIRED if remaining_ms else Drop.SPOOL_AGE
@@ -203,10 +209,10 @@ class Keeping:
     def _hold_back(self, header: BatchHeader, early: list[tuple[Event, Waiting]]) -> int:
         """Store events that have to wait. Returns the last record. Raises: StoreRefusedError, nothing happened."""
         lsn = 0
-        alone = encode_head(Head(replace(header, count=1))) if early else b""
+        alone = replace(header, count=1) if early else header
         for at, (event, waiting) in enumerate(early):
             try:
-                lsn = self._last = self._store.append((waiting.part,), alone, encode_body([event]))
+                lsn = self._put(alone, encode_body([event]), (waiting.part,), waiting.since)
             except StoreRefusedError:
                 for _, stored in early[:at]:
                     self.gate.take(stored.id)
@@ -239,7 +245,7 @@ class Keeping:
         else:
             wanted = self._listeners.sort(header, [event])
             try:
-                record = self._append(header, [event], body, wanted)
+                record = self._append(header, [event], body, wanted, now)
             except StoreRefusedError:
                 self.gate.hold(waiting._replace(until=now + AGAIN_S))
                 return
@@ -302,14 +308,41 @@ class Keeping:
         if len(events) != header.count:
             header = replace(header, count=len(events))
             body = encode_body(events) if wanted.parts else b""
-        lsn = self._append(header, events, body, wanted)
+        lsn = self._append(header, events, body, wanted, now)
         return max(lsn, self._listeners.add(lsn, header, events, wanted, now))
 
-    def _append(self, header: BatchHeader, events: list[Event], body: bytes, wanted: Wanted) -> int:
+    def inherit(
+        self, header: BatchHeader, events: list[Event], body: bytes, parts: Sequence[str], now: float
+    ) -> tuple[int, BatchHeader, list[Event]]:
+        """Store what clients of a home that is gone were owed (flag MOVED), each event once. Returns (number, 0 for nothing new, header
+        and events as stored). Raises: StoreRefusedError, nothing happened."""
+        window = self._window(header, now)
+        fresh = self._fresh(window, events)
+        if not fresh:
+            return 0, header, fresh
+        if len(fresh) != header.count:
+            header = replace(header, count=len(fresh))
+            body = encode_body(fresh)
+        try:
+            return self._put(header, body, tuple(parts), now), header, fresh
+        except StoreRefusedError:
+            for event in fresh:
+                window.forget(event.seq)
+            raise
+
+    def _put(self, header: BatchHeader, body: bytes, parts: tuple[str, ...], now: float) -> int:
+        copied = header.flags & Flag.COPIES
+        head = encode_head(Head(header, epoch=self._copies.epoch if copied else 0))
+        lsn = self._last = self._store.append(parts, head, body)
+        if copied:
+            self._copies.added(lsn, parts, head, body, header, now)
+        return lsn
+
+    def _append(
+        self, header: BatchHeader, events: list[Event], body: bytes, wanted: Wanted, now: float
+    ) -> int:
         parts = tuple(wanted.parts)
-        lsn = 0
-        if parts:
-            lsn = self._last = self._store.append(parts, encode_head(Head(header)), body)
+        lsn = self._put(header, body, parts, now) if parts else 0
         if header.flags & Flag.RECEIPT_DELIVERED:
             away = self._listeners.away(parts)
             self._receipts.node_has(header, ranges([event.seq for event in events]), lsn, parts, away)
@@ -319,6 +352,8 @@ class Keeping:
         variant = CUSTODY
         if header.flags & Flag.GROUP_ONLY:
             variant += "/".join(f"{group}/{filter}" for group, filter, _ in header.groups)
+        elif header.flags & Flag.MOVED:
+            variant += f" moved {header.to_node}" + "".join(f" {name}" for _, name, _ in header.groups)
         return self.dedupe.window(Origin(header.region, header.node, header.epoch, variant), now)
 
     def _fresh(self, window: Window, events: list[Event]) -> list[Event]:

@@ -1,6 +1,6 @@
 """Whoever takes events at this node: consumers, who acknowledge, and plain sessions, who are served at once.
 
-Decides nothing of its own: `wanted` sorts a batch, `consumers` and `mesh.core.handover` deliver it, `again` finds another place for
+Decides nothing of its own: `wanted` sorts a batch, `consumers`, `log_shares` and `mesh.core.handover` deliver it, `again` finds another place for
 a group's event that found no member here.
 Invariant: `add` delivers exactly what `sort` found.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from mesh.core.counters import Counters
 from mesh.core.custody.consumers import Consumers
+from mesh.core.custody.log_shares import LOG, LogShares
 from mesh.core.custody.wanted import Wanted
 from mesh.core.delivery import Deliverer
 from mesh.core.handover import Way
@@ -32,12 +33,14 @@ class Listeners:
         deliverer: Deliverer,
         plans: PlanMemory,
         again: Again,
+        log: LogShares,
         counters: Counters,
     ) -> None:
         self._consumers = consumers
         self._deliverer = deliverer
         self._plans = plans
         self._again = again
+        self._log = log
         self._counters = counters
 
     def sort(self, header: BatchHeader, events: Sequence[Event]) -> Wanted:
@@ -65,6 +68,8 @@ class Listeners:
                 self._counters.delivered += len(audience) * len(some)
         if lsn:
             self._consumers.add(lsn, header, events, wanted, now)
+            if LOG in wanted.parts:
+                self._log.add(lsn, header, events, wanted.parts[LOG])
         if wanted.nobody:
             self._counters.drop(Drop.INTEREST_GONE, len(wanted.nobody))
         last = 0

@@ -19,15 +19,19 @@ NODE: Final = "n/"
 OUTWARD: Final = (REGION, NODE)
 HELD_BACK: Final = "w/"
 """How the part of an event begins that waits here for the one before it; the rest is that one's seq."""
+MIRRORED: Final = "m/"
+"""How parts begin that are kept for another node (`mesh.core.custody.mirror`)."""
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A record's head. header: of the batch as this node took it (remaining_ms as at that moment). deadline_ms: exact remaining time
-    of its events where all have the same, 0 for none. rule: filter of the [[topic]] table whose spool it counts in, "" for none."""
+    of its events where all have the same, 0 for none. rule: filter of the [[topic]] table whose spool it counts in, "" for none.
+    epoch: of the process that stored it, where a second node keeps it, too; else 0."""
 
     header: BatchHeader
     deadline_ms: int = 0
     rule: str = ""
+    epoch: int = 0
 
 
 encode_head: Final = msgspec.msgpack.Encoder().encode

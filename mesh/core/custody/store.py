@@ -33,6 +33,14 @@ class Store(Protocol):
     def notes(self) -> Mapping[str, bytes]:
         """Small state by key."""
 
+    @property
+    def notes_made(self) -> int:
+        """How often `note` kept or forgot something."""
+
+    @property
+    def notes_synced(self) -> int:
+        """So many of those survive a crash."""
+
     def refusal(self, size_bytes: int) -> Refuse | None:
         """Why a record of this size would not be taken in now, or None. Cost: 0.1 us."""
 
@@ -45,7 +53,10 @@ class Store(Protocol):
         """A part is done. True: it was the record's last. Unknown ones are fine."""
 
     def note(self, key: str, value: bytes | None) -> None:
-        """Keep small state that survives a restart, or forget it. It rides with the next commit."""
+        """Keep small state that survives a restart, or forget it. It rides with the next commit: it is on disk once `notes_synced` is
+        what `notes_made` is then.
+
+        Raises: StoreRefusedError, state unaffected: no room for notes. To forget is never refused."""
 
     def outstanding(self) -> Iterable[Entry]:
         """Records with open parts, in order: what a start has to take up again."""
@@ -60,7 +71,7 @@ class Store(Protocol):
 class NoStore:
     """The store of a node that has none: whatever is to be kept is refused."""
 
-    synced = 0
+    synced = notes_made = notes_synced = 0
     notes: Mapping[str, bytes] = {}
 
     def refusal(self, size_bytes: int) -> Refuse | None:

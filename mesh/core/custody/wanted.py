@@ -9,12 +9,16 @@ Source: design page "Routing", Forwarding and Delivery.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import NamedTuple, Protocol
 
 from mesh.core.handover import Audience
 from mesh.core.plan import PlanMemory
 from mesh.model.event import Event
 from mesh.wire.frames import BatchHeader, Flag
+
+_topic = itemgetter(1)
+"""An event's."""
 
 
 class Wanted(NamedTuple):
@@ -52,16 +56,15 @@ def sort(
     """
     wanted = Wanted({}, [], [], [])
     parts = wanted.parts
-    found_plans = None if header.groups else plans.known_all([event.topic for event in events])
+    found_plans = None if header.groups else plans.known_all(map(_topic, events))
     if found_plans is not None and len(found_plans) == 1:
         # All lead to the same sessions, as most batches do.
         names, plain = _split(found_plans[0].local, part_of, receipt=receipt)
-        everything = list(range(len(events)))
-        parts.update((name, list(everything)) for name in names)
+        parts.update((name, list(range(len(events)))) for name in names)
         if plain:
             wanted.direct.append((plain, list(events)))
         elif not names:
-            wanted.nobody.extend(everything)
+            wanted.nobody.extend(range(len(events)))
     elif not header.flags & Flag.GROUP_ONLY:
         split: dict[Audience, tuple[tuple[str, ...], Audience]] = {}
         last: Audience | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import trio
@@ -58,6 +58,12 @@ class FakeInspect:
         if query:
             self.queries.append(query)
         return self.own.get(what, [])
+
+    def policy_test(self, question: Mapping[str, object]) -> Item:
+        return {"node": self.key.node, "asked": dict(question)}
+
+    def policy_preview(self, text: bytes, name: str) -> Item:
+        return {"node": self.key.node, "rules": len(text.splitlines()), "name": name}
 
     async def letters(self, node: str, act: Act, lsns: Sequence[int], timeout_s: float) -> list[Item]:
         await trio.lowlevel.checkpoint()

@@ -25,6 +25,8 @@ def request(method: str, path: str) -> Request:
         ("DELETE", "/v1/dlq/a-1/5", Scope.ADMIN, "dlq drop"),
         ("POST", "/v1/node/leave", Scope.ADMIN, "drain"),
         ("POST", "/v1/node/leave/", Scope.ADMIN, "drain"),
+        ("POST", "/v1/policy/test", Scope.READ, ""),
+        ("POST", "/v1/policy/preview", Scope.READ, ""),
         ("PUT", "/v1/anything", Scope.ADMIN, "put"),
     ],
 )

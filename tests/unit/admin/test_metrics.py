@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from unit.admin.fake_inspect import FakeInspect
 
 from mesh.admin.metrics import DESTINATION_SERIES, REFUSAL_SERIES, Metrics
-from mesh.node.inspect import Counters, CustodyReading, JournalReading, RegistryCounters
+from mesh.node.inspect import Counters, CustodyReading, JournalReading, PolicyReading, RegistryCounters
 
 
 def scrape(inspect: FakeInspect) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -39,6 +39,7 @@ def test_every_counter_has_its_name_and_labels() -> None:
         batches_in=14,
         batches_out=15,
         watch_lost=16,
+        policy=PolicyReading(17, 18, 19, 20),
         registries={"all": RegistryCounters(True, 17, 18)},
         custody=CustodyReading(
             records=19,
@@ -72,6 +73,10 @@ def test_every_counter_has_its_name_and_labels() -> None:
         ("mesh_link_batches_total", ("in",)): 14,
         ("mesh_link_batches_total", ("out",)): 15,
         ("mesh_watch_lost_total", ()): 16,
+        ("mesh_policy_denied_total", ()): 17,
+        ("mesh_policy_denials_lost_total", ()): 18,
+        ("mesh_policy_requests_forgotten_total", ()): 19,
+        ("mesh_policy_interest_refused_total", ()): 20,
         ("mesh_registry_reachable", ("all",)): 1,
         ("mesh_registry_calls_total", ("all",)): 17,
         ("mesh_registry_failures_total", ("all",)): 18,

@@ -18,7 +18,7 @@ def script(capsys: pytest.CaptureFixture[str]) -> str:
     ("words", "expected"),
     [
         ("mesh rou", {"routes"}),
-        ("mesh routes ", {"list", "show", "watch"}),
+        ("mesh routes ", {"list", "show", "watch", "withheld"}),
         ("mesh routes list --reg", {"--region"}),
         ("mesh routes list --region us --w", {"--watch"}),
         ("mesh completion ", {"bash", "zsh", "fish"}),

@@ -30,7 +30,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
 
 
 def test_every_command_of_the_design_is_there_and_its_subcommands_are_those_of_its_parser() -> None:
-    expected = "run demo bench publish subscribe request reply node links routes subs spools dlq log journal registry config context token errors completion version"
+    expected = "run demo bench publish subscribe request reply node links routes subs spools dlq log journal policy registry ca config context token errors completion version"
     assert set(COMMANDS) == set(expected.split())
     found = parsers()
     for name, command in COMMANDS.items():
@@ -71,7 +71,7 @@ def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]
     assert main(["rotues", "list"]) == 2
     assert capsys.readouterr().err == "MESH-A001 mesh: no command 'rotues'. Did you mean 'mesh routes'?\n"
     assert main(["routes"]) == 2
-    assert "One of: list, show, watch." in capsys.readouterr().err
+    assert "One of: list, show, watch, withheld." in capsys.readouterr().err
 
 
 class Command(types.ModuleType):

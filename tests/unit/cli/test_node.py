@@ -77,3 +77,19 @@ def test_leaving_takes_no_name(node: FakeNode, capsys: pytest.CaptureFixture[str
     """It is the node that is asked that leaves: a name would be a promise to reach another one."""
     assert main(["node", "leave", "eu-2"]) == 2
     assert node.asked == []
+
+
+def test_how_a_node_is_protected_is_told_by_itself_alone(
+    node: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {"links": "TLS", "links_certificate": "spiffe://t/region/eu/node/eu-1", "clients": "insecure"}
+    own = {**NODES["items"][0], "security": told | {"links_expires_in_s": 9 * 86_400}}
+    node.answers["GET /v1/nodes/eu-1"] = listing(own)
+    assert main(["node", "show", "eu-1"]) == 0
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()}
+    assert lines["links"] == "TLS, spiffe://t/region/eu/node/eu-1, expires in 9d"
+    assert lines["clients"] == "insecure"
+    own["security"]["links_expires_in_s"] = -5
+    node.answers["GET /v1/nodes/eu-1"] = listing(own)
+    assert main(["node", "show", "eu-1"]) == 0
+    assert "eu-1, has expired" in capsys.readouterr().out

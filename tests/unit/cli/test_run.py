@@ -83,3 +83,11 @@ def test_a_start_that_cannot_be_is_one_line(
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(code)
     assert started == []
+
+
+def test_a_folder_of_the_ca_is_three_keys_of_which_each_may_be_set_otherwise(started: list[Config]) -> None:
+    assert main(["run", "--tls", "ca/nodes/eu/eu-1", "--set", "tls.ca=both.pem"]) == 0
+    tls = started[0].tls
+    assert tls is not None
+    folder = Path("ca/nodes/eu/eu-1")
+    assert (tls.ca, tls.cert, tls.key) == (Path("both.pem"), folder / "cert.pem", folder / "key.pem")

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from mesh.core.opening import DAY_S, Identity, Terms, open_problem, said_first
+from mesh.model.ids import NodeKey
 from mesh.model.limits import Limits
 from mesh.model.reasons import Close
 from mesh.wire.frames import LinkKind, Open
@@ -53,3 +54,28 @@ def test_who_is_not_of_the_region_that_was_dialled_is_named() -> None:
     found = open_problem(SAID, ME, Terms(expect_region="ap"), Limits(), WALL_MS)
     assert found == (Close.REGION_MISMATCH, "expected region ap, found us")
     assert problem(SAID, Terms(expect_region="us")) is None
+
+
+@pytest.mark.parametrize(
+    ("certified", "reason"),
+    [
+        (None, None),
+        (NodeKey("us", "u1"), None),
+        (NodeKey("us", "u2"), Close.NAME_NOT_CERTIFIED),
+        (NodeKey("ap", "u1"), Close.NAME_NOT_CERTIFIED),
+        (NodeKey("eu", "n1"), Close.NAME_NOT_CERTIFIED),
+    ],
+)
+def test_who_the_certificate_names_is_who_may_speak(certified: NodeKey | None, reason: Close | None) -> None:
+    for terms in (ANYBODY, Terms(expect_region="ap")):
+        found = open_problem(SAID, ME, terms, Limits(), WALL_MS, certified)
+        if reason is not None:
+            assert found == (reason, f"its certificate is for {certified}, and it says to be us/u1")
+        elif terms is ANYBODY:
+            assert found is None
+
+
+def test_a_name_that_is_none_is_told_as_that_whatever_the_certificate() -> None:
+    found = open_problem(replace(SAID, node="a b"), ME, ANYBODY, Limits(), WALL_MS, NodeKey("us", "u1"))
+    assert found is not None
+    assert found[0] is Close.MALFORMED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TypeVar
 
-from federation.core.policy import RoutePolicy
+from federation.core.policy.roles import RoutePolicy
 from federation.core.route_settings import RouteSettings
 from federation.core.route_views import RouteView
 from federation.core.routes import RouteMachine

@@ -8,7 +8,7 @@ from unit.federation.route_tester import update
 from federation.core.admission import Admission
 from federation.core.feasible import Distance
 from federation.core.neighbour import Neighbour
-from federation.core.policy import OpenPolicy, Role, RoutePolicy, Ruling
+from federation.core.policy.roles import OpenPolicy, Role, RoutePolicy, Ruling
 from federation.core.rib import Rib
 from federation.core.route_settings import RouteSettings
 from federation.core.route_views import RouteState

@@ -5,7 +5,7 @@ from __future__ import annotations
 from federation.core.announcement import Announcements, withheld
 from federation.core.feasible import Distance
 from federation.core.neighbour import Neighbour
-from federation.core.policy import OpenPolicy, Role, RoutePolicy, Ruling
+from federation.core.policy.roles import OpenPolicy, Role, RoutePolicy, Ruling
 from federation.core.route_settings import RouteSettings
 from federation.core.source import Source
 from mesh.model.limits import Limits

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from unit.federation.route_tester import gone, update
 
 from federation.core.neighbour import Neighbour, RoundTrip, flaw, quantised, well_formed_like
-from federation.core.policy import Role
+from federation.core.policy.roles import Role
 from federation.core.route_settings import RouteSettings
 from mesh.model.limits import Limits
 from mesh.wire.frames import INFINITY, Routes, RouteUpdate

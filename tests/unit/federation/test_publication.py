@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from federation.core.feasible import Distance
-from federation.core.policy import Role
+from federation.core.policy.roles import Role
 from federation.core.publication import Publication, published_value
 from federation.core.route_settings import RouteSettings
 from federation.core.source import Source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from federation.core.feasible import Distance
-from federation.core.policy import Role
+from federation.core.policy.roles import Role
 from federation.core.rib import Rib
 from federation.core.route_settings import RouteSettings
 from federation.core.route_views import RouteState, Verdict

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.core.feasible import Distance, feasible
-from federation.core.policy import Role
+from federation.core.policy.roles import Role
 from federation.core.route_views import RouteState, Verdict
 from federation.core.source import Need, Source, Why
 from mesh.model.reasons import RouteReason

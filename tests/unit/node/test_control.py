@@ -420,3 +420,21 @@ def test_a_route_that_a_members_new_process_tells_alike_counts() -> None:
     assert control._epochs["n2"] == bridge.epoch
     assert control.tables.get("n2", "rus/n1") == before, "the world was built so that it tells the same again"
     assert "us" in control.routes.fib
+
+
+def test_what_durable_clients_of_a_dead_member_want_is_kept_for_a_day_though_membership_forgets_it() -> None:
+    world, (one, _, three) = region_of(3)
+    three.join("ledger", ("orders/#", ""))
+    world.run(2.0)
+    three.crash()
+    world.run(60.0)
+    control = one.machine.control
+    known = control.membership.members
+    control.membership.members = lambda: {n: m for n, m in known().items() if n != "n3"}  # type: ignore[method-assign]
+    now = world.now
+    control._forget_the_long_gone(now)
+    control._forget_the_long_gone(now + KEPT_S - 1)
+    assert [away.node for away in one.machine.planner.plan("orders/x").unreached] == ["n3"]
+    control._forget_the_long_gone(now + KEPT_S + 1)
+    assert one.machine.planner.plan("orders/x").unreached == ()
+    assert control.tables.position("n3") is None

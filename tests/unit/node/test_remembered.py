@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from mesh.node.remembered import EVERYTHING, MOST, NOTE
+from mesh.node.remembered import EVERYTHING, MEMBERS_NOTE, MOST, NOTE
 from mesh.testing.world import SimNode, World
 
 
@@ -80,3 +80,59 @@ def test_a_note_that_does_not_decode_stands_for_everything() -> None:
     a.store.notes[NOTE + "b"] = b"\xc1"
     a.start()
     assert regions(a, "orders/x") == {"b"}
+
+
+def pair() -> tuple[World, SimNode, SimNode]:
+    """Two nodes of one region; a durable client is at home on the second one, a session listens there, too."""
+    world = World(5)
+    one, two = world.node("a", "a-1"), world.node("a", "a-2")
+    world.seed_link(one, two)
+    one.start()
+    two.start()
+    world.run(3.0)
+    two.join("ledger", ("orders/#", ""), ("jobs/+", "workers"))
+    two.subscribe(1, 1, "live/#")
+    world.run(3.0)
+    return world, one, two
+
+
+def keepers(node: SimNode, topic: str) -> tuple[str, ...]:
+    plan = node.machine.planner.plan(topic)
+    return (*plan.nodes, *(away.node for away in plan.unreached))
+
+
+def test_what_durable_clients_of_a_member_that_is_away_want_is_known_after_a_start() -> None:
+    world, one, two = pair()
+    two.crash()
+    one.crash()
+    world.run(1.0)
+    one.start()
+    assert keepers(one, "orders/x") == ("a-2",)
+    assert keepers(one, "live/x") == (), "a session does not outlive its node"
+    two.durable["ledger"].subscriptions.pop(1)
+    two.store.notes.clear()  # as if its disk had been lost: it comes back without the client
+    two.durable.clear()
+    two.start()
+    world.run(20.0)
+    assert keepers(one, "orders/x") == ()
+    assert one.machine.planner.member_out_of_reach("workers", "jobs/+") is None
+    assert MEMBERS_NOTE not in one.store.notes
+
+
+def test_a_member_that_is_heard_again_says_itself_what_it_wants() -> None:
+    world, one, _two = pair()
+    one.crash()
+    world.run(1.0)
+    one.start()
+    world.run(5.0)
+    assert keepers(one, "orders/x") == ("a-2",)
+    assert keepers(one, "live/x") == ("a-2",)
+
+
+def test_members_that_cannot_be_read_are_nobodies() -> None:
+    _world, one, two = pair()
+    two.crash()
+    one.crash()
+    one.store.notes[MEMBERS_NOTE] = b"\xc1"
+    one.start()
+    assert keepers(one, "orders/x") == ()

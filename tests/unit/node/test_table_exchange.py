@@ -173,5 +173,8 @@ def test_a_link_that_tells_nonsense_writes_a_line_of_log_a_second_and_no_more() 
 
 def test_a_scope_names_its_tables() -> None:
     desk = Desk()
-    assert desk.exchange.set_of(Scope.REGION) is desk.tables
-    assert desk.exchange.set_of(Scope.WORLD) is desk.world
+    assert desk.exchange.set_of(Scope.REGION, 1) is desk.tables
+    assert desk.exchange.set_of(Scope.WORLD, 1) is desk.world
+    side = desk.exchange.sides[1] = TableSet(Scope.WORLD, "eu/a>us/b", 1, Limits(), 0.0)
+    assert desk.exchange.set_of(Scope.WORLD, 1) is side
+    assert desk.exchange.set_of(Scope.WORLD, 2) is desk.world

@@ -8,7 +8,7 @@ import pytest
 
 from mesh.model.ids import SessionId
 from mesh.model.limits import Limits
-from mesh.node.service import Missing, Receipt, Resumed, Wait
+from mesh.node.service import Missing, Receipt, RefusedError, Resumed, Wait
 from mesh.protocols.problem import Problem
 from mesh.protocols.receiving import Receiving
 from mesh.protocols.subscribing import Wish, read_wish, receipt_object, resubscribe
@@ -75,11 +75,28 @@ def test_a_durable_clients_subscriptions_become_those_of_its_request() -> None:
     wish = read_wish(
         [("client", "x"), ("durable", "true"), *(("filter", one) for one in ("b", "c", "d"))], LIMITS
     )
-    assert resubscribe(service, resumed, wish) == (1, 2, 3)
-    assert service.calls == [("-", 1), ("-", 4), ("+", 1, "c", ""), ("+", 3, "d", "")]
+    assert resubscribe(service, resumed, wish) == (2, 3, 5)
+    assert service.calls == [("+", 3, "c", ""), ("+", 5, "d", ""), ("-", 1), ("-", 4)]
     service.calls.clear()
     assert resubscribe(service, resumed, wish._replace(filters=())) == (1, 2, 4)
     assert service.calls == []
+
+
+def test_a_request_of_which_one_filter_is_refused_changes_nothing() -> None:
+    class Full(Subscribed):
+        def subscribe(self, session: int, sid: int, filter: str, group: str) -> None:
+            if filter == "d":
+                raise RefusedError("MESH-E044", "full", status=503)
+            super().subscribe(session, sid, filter, group)
+
+    service: Any = Full()
+    resumed = Resumed(SessionId(9), ((1, "a", ""), (2, "b", "")), 0)
+    wish = read_wish(
+        [("client", "x"), ("durable", "true"), *(("filter", one) for one in ("b", "c", "d"))], LIMITS
+    )
+    with pytest.raises(RefusedError):
+        resubscribe(service, resumed, wish)
+    assert service.calls == [("+", 3, "c", ""), ("-", 3)]
 
 
 def test_a_receipt_tells_what_is_missing_and_why() -> None:

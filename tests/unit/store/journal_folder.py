@@ -62,6 +62,10 @@ def crash(before: Path, after: Path, target: Path, dice: random.Random, synced: 
         (target / name).write_bytes(data)
 
 
+UPTO = "upto"
+"""A note whose value is the number of the last record before it."""
+
+
 class Model:
     """What a journal must give back: records with their open parts, notes, and what was on the disk when."""
 
@@ -105,7 +109,9 @@ class Model:
         assert journal.notes == {key: value for key, value in self.notes.items() if value is not None}
 
     def check_recovered(self, journal: Journal, synced: int) -> None:
-        """After a crash: nothing synced and open is missing; what is there is as it was written; notes are not older than synced."""
+        """After a crash: nothing synced and open is missing; what is there is as it was written; notes are not older than synced,
+        and none is there without the records that were taken in before it (UPTO names the last one)."""
+        synced = max(synced, int(journal.notes.get(UPTO, b"0")))
         found = {entry.lsn: entry for entry in journal.outstanding()}
         assert list(found) == sorted(found)
         for lsn, parts in self.open.items():

@@ -73,6 +73,51 @@ def test_settles_are_together_and_of_notes_the_last_counts() -> None:
     backlog.note("k", None)
     backlog.renote("k", b"0")
     assert backlog.urgent
-    assert backlog.take_settles() == [Settled("", [1, 3]), Settled("r/us", [2])]
-    assert backlog.take_notes() == [Note("k", None)]
+    behind = backlog.take_behind(3, 3, 4)
+    assert (behind.settled, behind.notes, behind.made) == ({"": [1, 3], "r/us": [2]}, {"k": None}, 4)
     assert backlog.empty
+
+
+def test_settles_and_notes_wait_for_the_records_before_them_and_no_longer() -> None:
+    backlog = Backlog()
+    records = [stored(lsn) for lsn in (1, 2, 3)]
+    for record in records[:2]:
+        backlog.add(record, 100)
+    backlog.settle("c/x", 1)
+    backlog.note("seen", b"1-2")
+    assert backlog.take_records(100, 0) == ([records[0]], 1)
+    behind = backlog.take_behind(1, 2, 1)
+    assert (behind.settled, behind.notes, behind.made) == ({}, {}, -1)
+    assert not backlog.empty
+    backlog.add(records[2], 100)
+    backlog.note("seen", b"1-3")
+    backlog.settle("c/x", 2)
+    assert backlog.take_records(100, 1) == ([records[1]], 2)
+    behind = backlog.take_behind(2, 3, 2)
+    assert (behind.settled, behind.notes, behind.made) == ({"c/x": [1]}, {"seen": b"1-2"}, 1), (
+        "not what came since"
+    )
+    assert backlog.urgent
+    assert backlog.take_records(100, 2) == ([records[2]], 3)
+    behind = backlog.take_behind(3, 3, 2)
+    assert (behind.settled, behind.notes, behind.made) == ({"c/x": [2]}, {"seen": b"1-3"}, 2)
+    assert backlog.empty
+
+
+def test_all_of_them_go_with_the_last_record() -> None:
+    backlog = Backlog()
+    backlog.settle("c/x", 1)
+    assert backlog.take_behind(1, 2, 0).settled == {}
+    backlog.settle("c/x", 2)
+    backlog.note("k", b"1")
+    behind = backlog.take_behind(2, 2, 1)
+    assert (behind.settled, behind.notes, behind.made) == ({"c/x": [1, 2]}, {"k": b"1"}, 1)
+    assert backlog.empty
+
+
+def test_a_note_that_is_written_again_does_not_replace_one_that_waits_behind_a_record() -> None:
+    backlog = Backlog()
+    backlog.note("k", b"new")
+    backlog.take_behind(0, 1, 1)
+    backlog.renote("k", b"old")
+    assert backlog.take_behind(1, 1, 1).notes == {"k": b"new"}

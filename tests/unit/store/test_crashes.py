@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from unit.store.journal_folder import FailingDisk, Model, commit, crash
+from unit.store.journal_folder import UPTO, FailingDisk, Model, commit, crash
 
 from mesh.model.journal import JournalLimits, JournalRefused, JournalState, Refusal
 from mesh.store.journal import Journal
@@ -50,6 +50,8 @@ class Life:
             case "note":
                 key = f"k{self.dice.randint(0, 9)}"
                 value = None if self.dice.random() < 0.2 else self.dice.randbytes(self.dice.randint(0, 300))
+                if self.dice.random() < 0.5:
+                    key, value = UPTO, b"%d" % max(self.model.records, default=0)
                 self.journal.note(key, value)
                 self.model.note(key, value)
             case "commit":
@@ -86,7 +88,7 @@ class Life:
         assert self.journal.settle(lsn, part) == self.model.settle(lsn, part)
 
     def commit(self) -> None:
-        made = self.journal._notes_made
+        made = self.journal.notes_made
         commit(self.journal)
         if self.journal.state is JournalState.OK and self.journal.notes_synced == made:
             self.model.committed()

@@ -142,3 +142,16 @@ def test_a_closed_log_fails_and_does_not_crash(tmp_path: Path) -> None:
     for call in (lambda: engine.append(entries(1, 2)), lambda: engine.read(("#",), 1, 2, 0)):
         with pytest.raises(LogFailed):
             call()
+
+
+def test_only_what_must_outlive_the_machine_is_synced(tmp_path: Path) -> None:
+    engine = SqliteLog(tmp_path)
+    assert engine._writer is not None
+    assert engine._writer.pragma("journal_mode") == "wal"
+    assert engine._writer.pragma("journal_size_limit") == 64 << 20
+    modes = []
+    for begin, synced in ((1, False), (10, True), (20, True), (30, False)):
+        engine.append(entries(begin, begin + 5), synced=synced)
+        modes.append(engine._writer.pragma("synchronous"))
+    assert modes == [1, 2, 2, 1], "NORMAL, FULL"
+    engine.close()

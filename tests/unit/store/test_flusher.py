@@ -152,3 +152,26 @@ async def test_nothing_to_do_wakes_nobody(tmp_path: Path) -> None:
         calls = len(it.disk.calls)
         await trio.testing.wait_all_tasks_blocked(0.05)
         assert len(it.disk.calls) == calls
+
+
+async def test_settles_behind_a_commit_wake_nobody_until_it_is_time_for_them(tmp_path: Path) -> None:
+    """They come with every acknowledgement of a next hop: a wake-up each would cost as much as the commits."""
+    async with running(tmp_path) as it:
+        it.put(10)
+        await until(lambda: it.synced == [10])
+        await trio.testing.wait_all_tasks_blocked()
+        woken: list[str] = []
+
+        class Steps(trio.abc.Instrument):
+            def before_task_step(self, task: trio.lowlevel.Task) -> None:
+                woken.append(task.name)
+
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        for lsn in range(1, 10):
+            it.journal.settle(lsn, "r/us")
+            await trio.testing.wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(steps)
+        assert not any("Flusher" in name for name in woken)
+        await until(lambda: it.journal.idle)
+        assert it.journal.statistics().records == 1

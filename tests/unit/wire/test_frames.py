@@ -69,6 +69,11 @@ def test_a_kind_once_given_keeps_its_number() -> None:
         "RoutesDigest": 50,
         "RoutesPull": 51,
         "SeqnoRequest": 52,
+        "Copy": 64,
+        "CopyAck": 65,
+        "CopiesHeld": 66,
+        "CopiesOwed": 67,
+        "CopiedClient": 68,
     }
     assert {frame.__name__: kind for kind, frame in KINDS.items()} == given
 

@@ -19,7 +19,7 @@ class MemoryStore:
         self.notes: dict[str, bytes] = {}
         self.damaged: set[int] = set()
         self.fault: Refuse | None = None
-        self.synced = 0
+        self.synced = self.notes_made = self.notes_synced = 0
         self.last = 0
         self.reads = 0
 
@@ -43,7 +43,10 @@ class MemoryStore:
         return not record[0]
 
     def note(self, key: str, value: bytes | None) -> None:
-        self.notes[key] = value or b""
+        if value is None:
+            self.notes.pop(key, None)
+        else:
+            self.notes[key] = value
 
     def outstanding(self) -> Iterable[Entry]:
         for lsn, (parts, head, body) in self.records.items():

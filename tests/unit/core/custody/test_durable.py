@@ -11,9 +11,9 @@ def test_a_client_and_its_subscriptions_are_what_the_notes_say() -> None:
     twin = Twin()
     clients = DurableClients(twin)
     shop = clients.connect("shop", SETTINGS)
-    clients.subscribed(shop, 4, "a/#", "")
-    clients.subscribed(shop, 5, "b", "g")
-    clients.subscribed(shop, 6, "c", "")
+    clients.subscribing(shop, 4, "a/#", "")
+    clients.subscribing(shop, 5, "b", "g")
+    clients.subscribing(shop, 6, "c", "")
     clients.unsubscribed(shop, 6)
     again = DurableClients(twin)
     found = [(client.name, sid, filter, group) for client, sid, filter, group in again.load(50.0)]

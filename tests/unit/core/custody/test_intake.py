@@ -286,3 +286,43 @@ def test_a_full_batch_of_small_events_fits_an_empty_journal(mesh: tuple[World, S
         <= max(asked)
         < limits.journal_pending_bytes
     )
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_a_call_of_megabytes_becomes_records_that_a_frame_holds(
+    mesh: tuple[World, SimNode, SimNode], here: bool
+) -> None:
+    _, node, _ = mesh
+    if here:
+        node.subscribe(1, 1, "orders/a")
+    limits = node.machine.settings.limits
+    sizes = [1_000, 200_000, 100_000, limits.event_bytes, 5, 5] + [10_000] * 40
+    call = [NewEvent("orders/a", "k", 0, (), b"x" * size) for size in sizes]
+    total = sum(sizes)
+    bound = limits.batch_target_bytes + 4_096
+
+    def refusal(size_bytes: int) -> Refuse | None:
+        return Refuse.TOO_LARGE if size_bytes > limits.event_bytes + 4_096 else None
+
+    node.store.refusal = refusal  # type: ignore[method-assign]
+    assert total > limits.event_bytes + 4_096, "more than one record may hold"
+    _, ticket, _ = node.machine.custody.publish(call, node.now)
+    node.machine.flush(node.now)
+    assert ticket.refused is None
+    entries = list(node.store.outstanding())
+    assert sum(entry.body_bytes for entry in entries) >= total
+    assert [entry.body_bytes > bound for entry in entries].count(True) == 1, "the largest event, alone"
+    assert [seq for _, seqs in records(node) for seq in seqs] == list(range(1, len(sizes) + 1))
+
+
+def test_an_event_that_no_record_can_hold_is_refused_before_anything_is_stored(
+    mesh: tuple[World, SimNode, SimNode],
+) -> None:
+    _, node, _ = mesh
+    node.store.refusal = lambda size_bytes: Refuse.TOO_LARGE if size_bytes > 300_000 else None  # type: ignore[method-assign]
+    with pytest.raises(StoreRefusedError) as refused:
+        node.machine.custody.publish(
+            [NewEvent("orders/a", "", 0, (), b"x" * size) for size in (10, 400_000)], node.now
+        )
+    assert refused.value.reason is Refuse.TOO_LARGE
+    assert records(node) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from federation.core.policy import ALLOW, CONFIGURABLE, OpenPolicy, Role, link_role, valley_free
+from federation.core.policy.roles import ALLOW, CONFIGURABLE, OpenPolicy, Role, link_role, valley_free
 from mesh.model.reasons import RouteReason
 
 

@@ -1,0 +1,1 @@
+"""What may cross a link to another region: roles, rules, and what they do to interest and events. Pure, sans-IO."""
