@@ -63,9 +63,7 @@ class Limits:
     copies_takeover_s: float = 10.0  # after a node was declared dead, or left: its mirror delivers
     # boundaries with rules
     boundary_requests: int = 10_000  # requests that crossed, in each direction, and wait for a reply; more: the oldest are forgotten
-    denials: int = (
-        10_000  # what did not cross, to look at; more: the oldest go, counted where no audit has them
-    )
+    denials: int = 10_000  # what did not cross, to look at; more: the oldest go, counted if no audit has them
     # clients
     event_bytes: int = 1 << 20  # of a published event; larger: 413
     topic_bytes: int = 512  # longer: 400
