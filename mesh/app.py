@@ -27,7 +27,9 @@ from federation.bridge import BridgePlan, keep_bridges
 from federation.core.policy.boundary import Boundary
 from federation.core.policy.sealing import NONCE_BYTES
 from federation.core.routes import RouteSettings
+from mesh.admin.guarded import GuardedAdminPort
 from mesh.admin.port import AdminPort
+from mesh.admitted import Admitted
 from mesh.backends import Backend, read_password
 from mesh.config import BridgeConfig, Config, RegistryConfig, check_files, data_folder
 from mesh.core.membership import MembershipSettings
@@ -53,6 +55,7 @@ from mesh.node.runner import Node
 from mesh.node.settings import NodeSettings
 from mesh.policies import Policy, read_policy
 from mesh.policy_watch import PolicyWatch
+from mesh.protocols.guarded import GuardedPort
 from mesh.protocols.serve import EventsPort
 from mesh.reload import changes_of
 from mesh.secured import Secured
@@ -225,7 +228,7 @@ async def _main(
         node.inspection.journal = lambda: _journal_reading(journal)
         for warning in config.warnings():
             log.warning("insecure", detail=warning)
-        await _serve(config, node, listeners, again, journal, secured, policy)
+        await _serve(config, node, listeners, again, journal, secured, policy, Admitted.of(config, node))
     finally:
         for listener in listeners.values():
             listener.close()
@@ -353,6 +356,7 @@ async def _serve(
     journal: Journal,
     secured: Secured,
     policy: Policy | None,
+    admitted: Admitted,
 ) -> None:
     nodes, directory = open_registries(config.registry)
     at_directory = await _told_address(config, listeners, config.registry.directory)
@@ -361,10 +365,15 @@ async def _serve(
     )
     event_log = _event_log(config, node)
     async with _closing(discovery), trio.open_nursery() as nursery:
-        reloading = Reloading(config, node, discovery, secured, again) if again is not None else None
-        rules = None if policy is None or config.policy is None else PolicyWatch(config.policy, policy, node)
-        nursery.start_soon(_on_signals, node, reloading, rules, name="signals")
+        reloading = (
+            Reloading(config, node, discovery, secured, admitted, again) if again is not None else None
+        )
+        rules = None
+        if policy is not None and config.policy is not None:
+            rules = PolicyWatch(config.policy, policy, node, admitted.audit)
+        nursery.start_soon(_on_signals, node, reloading, admitted, rules, name="signals")
         nursery.start_soon(secured.run, name="certificates")
+        nursery.start_soon(admitted.run, name="access")
         if rules is not None:
             nursery.start_soon(rules.run, name="policy")
         nursery.start_soon(node.dialler.keep_members, name="member links")
@@ -377,7 +386,7 @@ async def _serve(
             await nursery.start(event_log.run)
         flusher = Flusher(journal, lambda _: node.stored(), lambda state: _journal_state(node, state))
         nursery.start_soon(flusher.run, name="journal")
-        await _open_ports(config, node, listeners, nursery, secured)
+        await _open_ports(config, node, listeners, nursery, secured, admitted)
         _tell_ready(node, listeners)
         try:
             await node.run()
@@ -401,7 +410,12 @@ async def _closing(discovery: Discovery) -> AsyncIterator[None]:
 
 
 async def _open_ports(
-    config: Config, node: Node, listeners: dict[str, Listener], nursery: trio.Nursery, secured: Secured
+    config: Config,
+    node: Node,
+    listeners: dict[str, Listener],
+    nursery: trio.Nursery,
+    secured: Secured,
+    admitted: Admitted,
 ) -> None:
     crashes = Crashes(lambda kind, name, error: node.count_refusal(kind, "task_crashed"))
     limits: Limits = config.limits
@@ -429,7 +443,10 @@ async def _open_ports(
         )
         await nursery.start(links.serve)
     if "events" in listeners:
-        port = EventsPort(node.clients, limits)
+        access = admitted.access
+        port = (
+            EventsPort(node.clients, limits) if access is None else GuardedPort(node.clients, access, limits)
+        )
         events = HttpServer(
             listeners["events"],
             port.handle,
@@ -442,9 +459,14 @@ async def _open_ports(
         node.on_drain.append(events.drain)
         await nursery.start(events.serve)
     if "admin" in listeners:
+        operators = (
+            AdminPort(node.inspection)
+            if admitted.audit is None
+            else GuardedAdminPort(node.inspection, admitted.access, admitted.audit)
+        )
         admin = HttpServer(
             listeners["admin"],
-            AdminPort(node.inspection).handle,
+            operators.handle,
             limits,
             crashes=crashes,
             count_refusal=lambda reason: node.count_refusal("admin", reason),
@@ -480,19 +502,27 @@ class Reloading:
     """What SIGHUP does: read the configuration again and take over what can be changed while the node runs."""
 
     def __init__(
-        self, config: Config, node: Node, discovery: Discovery, secured: Secured, again: Again
+        self,
+        config: Config,
+        node: Node,
+        discovery: Discovery,
+        secured: Secured,
+        admitted: Admitted,
+        again: Again,
     ) -> None:
         self._config = config
         self._secured = secured
         self._node = node
+        self._admitted = admitted
         self._discovery = discovery
         self._again = again
 
     def reload(self) -> None:
         """Change what can be changed; a configuration with a problem changes nothing. Never raises for what is written there.
 
-        Certificates are files of their own: they are read again whatever the configuration says."""
+        Certificates and the files of [auth] are read again whatever the configuration says."""
         self._secured.reload()
+        self._admitted.reload("SIGHUP")
         new, problems = self._again()
         if new is not None:
             problems = check_files(new)
@@ -523,7 +553,9 @@ def _show_settings(node: Node, config: Config) -> None:
     ]
 
 
-async def _on_signals(node: Node, reloading: Reloading | None, rules: PolicyWatch | None = None) -> None:
+async def _on_signals(
+    node: Node, reloading: Reloading | None, admitted: Admitted, rules: PolicyWatch | None = None
+) -> None:
     """The first SIGTERM or SIGINT drains, the second stops at once; SIGHUP reads the file again, if there is one."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
@@ -535,4 +567,5 @@ async def _on_signals(node: Node, reloading: Reloading | None, rules: PolicyWatc
                 log.warning("stopped at once", signal=signal.Signals(number).name)
                 node.stop_now()
             else:
+                admitted.tell("drain", signal.Signals(number).name)
                 node.leave()

@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final
@@ -152,6 +152,7 @@ class Client:
         acks: str = "",
         ack_timeout_s: float = 0.0,
         max_deliveries: int = 0,
+        token: str | Callable[[], str] = "",
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """Args: url: of the events port; several are tried in turn. name: source (mesh://client/NAME) of plain data.
@@ -159,6 +160,7 @@ class Client:
         durable: the name under which the mesh keeps subscriptions and at-least-once events while this client is away.
         acks: "explicit" (`ack` each event; the default of a durable client) or "auto". ack_timeout_s, max_deliveries: when an
         unacknowledged event comes again, and how often; 0: as the node has it.
+        token: shown at each connection, where the node asks for one; a function is asked each time, for tokens that end.
         tls: for https:// and wss://; default: what MESH_CA, MESH_CERT and MESH_KEY say (`mesh.client_tls`)."""
         self.urls = (url,) if isinstance(url, str) else tuple(url)
         self.source = f"mesh://client/{name}"
@@ -187,6 +189,7 @@ class Client:
             path="/v1/ws" + (f"?{urlencode(asked)}" if asked else ""),
             resumed=self._resumed,
             ended=self._end,
+            token=token,
             tls=tls,
         )
 

@@ -107,8 +107,10 @@ class ClientConnection:
         path: str = "/v1/ws",
         resumed: Callable[[Answer], None] | None = None,
         ended: Callable[[MeshError], None] | None = None,
+        token: str | Callable[[], str] = "",
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._token = token
         self._tls = tls
         self.urls = tuple(urls)
         self.number = 0
@@ -273,9 +275,14 @@ class ClientConnection:
                 host,
                 self._path,
                 subprotocols=["mesh.v1.json"],
+                extra_headers=self._proof(),
                 max_message_size=_MESSAGE_BYTES,
                 receive_buffer_size=_RECEIVE_BYTES,
             )
+
+    def _proof(self) -> list[tuple[bytes, bytes]]:
+        token = self._token() if callable(self._token) else self._token
+        return [(b"authorization", b"Bearer " + token.encode())] if token else []
 
     def _adopt(self, socket: trio_websocket.WebSocketConnection) -> None:
         self._socket = socket
@@ -355,6 +362,7 @@ def _why(error: BaseException) -> str:
 
 _FINAL: Final = {4409: "MESH-E042", 4404: "MESH-E040"}
 """Close codes after which connecting again would only take the client away from whoever has it now."""
+# A node that answers 401 or 403 would do so again: the same token does not become good.
 
 
 def _final(error: BaseException, url: str) -> MeshError | None:
@@ -362,6 +370,8 @@ def _final(error: BaseException, url: str) -> MeshError | None:
         code = _FINAL.get(error.reason.code)
         if code is not None:
             return MeshError(code, url, error.reason.reason or "")
+    if isinstance(error, trio_websocket.ConnectionRejected) and error.status_code in (401, 403):
+        return _first_failure(error, url)
     return None
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+from mesh.access.terms import AccessTerms, access_terms, terms_problems
 from mesh.backends import Backend, backend_problems, backend_warnings, file_problems
 from mesh.keys import KEYS, LISTS
 from mesh.model.errors import MeshError
@@ -102,6 +103,15 @@ class BridgeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditConfig:
+    """file None: in the data folder, where [auth] is set; else none is written."""
+
+    file: Path | None = None
+    size: int = 16 << 20
+    files: int = 8
+
+
+@dataclass(frozen=True, slots=True)
 class TlsConfig:
     """Links inside TLS."""
 
@@ -141,6 +151,8 @@ class Config:
     topics: tuple[TopicRule, ...]
     limits: Limits
     telemetry: TelemetryConfig
+    access: AccessTerms | None = None
+    audit: AuditConfig = AuditConfig()
     tls: TlsConfig | None = None
     tls_clients: TlsClientsConfig | None = None
     insecure_links: bool = False
@@ -152,8 +164,10 @@ class Config:
         found = []
         if self.links_exposed:
             found.append("links are in clear text and peers are not authenticated (--insecure-links)")
-        if self.insecure_clients:
+        if self.insecure_clients and self.access is None:
             found.append("anybody who reaches the events port may publish and subscribe (--insecure-clients)")
+        elif self.clients_exposed:
+            found.append("tokens cross the network in clear text (--insecure-clients)")
         for table, backend in self.registry_backends():
             found += backend_warnings(table, backend)
         return tuple(found)
@@ -325,6 +339,8 @@ def _build(merged: _Merged, *, insecure_links: bool, insecure_clients: bool) -> 
         topics=tuple(_topic_rule(merged.table("topic", index)) for index in merged.lists["topic"]),
         limits=Limits(hop_limit=federation["hop_limit"], **merged.table("limits")),
         telemetry=TelemetryConfig(**merged.table("telemetry")),
+        access=access_terms(merged.table("auth")),
+        audit=AuditConfig(**merged.table("audit")),
         tls=tls,
         tls_clients=_tls_clients(merged, tls),
         insecure_links=insecure_links,
@@ -394,6 +410,7 @@ _ORDERED: Final = (
 
 def _contradictions(config: Config, merged: _Merged) -> Iterator[MeshError]:
     yield from _open_ports(config, merged)
+    yield from _access_problems(config, merged)
     yield from _tls_problems(config, merged)
     yield from _bridge_problems(config, merged)
     yield from backend_problems("registry", config.registry.backend, merged.entries, merged.where)
@@ -451,6 +468,18 @@ def _topic_problems(config: Config, merged: _Merged) -> Iterator[MeshError]:
                 )
 
 
+def _access_problems(config: Config, merged: _Merged) -> Iterator[MeshError]:
+    """[auth] is whole or not there: half of it would keep everybody out, or nobody."""
+    given = [name for name in merged.entries if name.startswith("auth.")]
+    for key, what in terms_problems(merged.table("auth")) if given else ():
+        yield MeshError("MESH-C054", merged.where(f"auth.{key}" if key else given[0]), what)
+    asked = config.tls_clients is not None and config.tls_clients.certificates != "none"
+    if config.access is not None and config.access.certificates and not asked:
+        what = "clients are not asked for certificates"
+        remedy = 'Set [tls.clients] certificates to "optional" or "required".'
+        yield MeshError("MESH-C054", merged.where("auth.certificates"), what, remedy)
+
+
 def _tls_problems(config: Config, merged: _Merged) -> Iterator[MeshError]:
     """Half of a table, and clients' certificates of no CA."""
     for table, both in (("tls", ("ca", "cert", "key")), ("tls.clients", ("cert", "key"))):
@@ -475,7 +504,10 @@ def _open_ports(config: Config, merged: _Merged) -> Iterator[MeshError]:
     """Ports in clear text, and the events port without a sign of who is there, are for this machine unless the operator says that
     the network is trusted."""
     listen = config.listen
-    knows_clients = config.tls_clients is not None and config.tls_clients.certificates == "required"
+    asks = config.access is not None
+    inside_tls = config.tls_clients is not None
+    shows = config.tls_clients is not None and config.tls_clients.certificates == "required"
+    knows_clients = shows or (inside_tls and asks)
     taken: dict[Address, str] = {}
     for name, address in (("link", listen.link), ("events", listen.events), ("admin", listen.admin)):
         if address is None:
@@ -490,7 +522,7 @@ def _open_ports(config: Config, merged: _Merged) -> Iterator[MeshError]:
         allowed = {
             "link": config.insecure_links or config.tls is not None,
             "events": config.insecure_clients or knows_clients,
-            "admin": False,
+            "admin": asks and (config.insecure_clients or inside_tls),
         }[name]
         if not address.is_loopback and not allowed:
             yield MeshError(code, where, f"{address} is not on loopback")

@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 import trio
 
+from mesh.access.audit import Audit, Result
 from mesh.model.errors import MeshError
 from mesh.node.runner import Node
 from mesh.policies import Policy, changed, read_policy, stamp_of
@@ -24,10 +25,11 @@ LOOK_S: Final = 1.0
 class PolicyWatch:
     """Takes over the policy's file when it changes, and on SIGHUP. A file with a problem changes nothing, and is told once."""
 
-    def __init__(self, path: Path, policy: Policy, node: Node) -> None:
+    def __init__(self, path: Path, policy: Policy, node: Node, audit: Audit | None = None) -> None:
         self._path = path
         self._policy = policy
         self._node = node
+        self._audit = audit
         self._refused: Policy | None = None
 
     async def run(self) -> None:
@@ -45,8 +47,14 @@ class PolicyWatch:
             # The next look compares with the file as it is now.
             self._refused = self._policy._replace(stamp=stamp_of(self._path, self._policy))
             log.error("policy not reloaded: the rules before hold", code=error.code, problem=str(error))
+            self._tell(Result.FAILED, error.code, str(error))
             return
         self._refused = None
         self._policy = policy
         self._node.replace_policy(policy.rule_file, policy.keys)
         log.info("policy reloaded", file=str(self._path), rules=len(policy.rule_file.rules))
+        self._tell(Result.DONE)
+
+    def _tell(self, result: Result, code: str = "", detail: str = "") -> None:
+        if self._audit is not None:
+            self._audit.tell("reload", str(self._path), result, port="node", code=code, detail=detail)

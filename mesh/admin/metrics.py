@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from mesh import __version__
 from mesh.model.journal import JournalState
-from mesh.node.inspect import Counters, CustodyReading, Inspect, JournalReading
+from mesh.node.inspect import AuditReading, Counters, CustodyReading, Inspect, JournalReading
 
 REFUSAL_SERIES: Final = 64
 """Refusals are named by the code of many places: beyond so many (port, reason) pairs the rest is summed up as "other"."""
@@ -52,6 +52,8 @@ class Metrics:
         yield from _custody(counters.custody)
         if counters.custody.journal is not None:
             yield from _journal(counters.custody.journal)
+        if counters.audit is not None:
+            yield from _audit(counters.audit)
         ready = GaugeMetricFamily("mesh_ready", "1 while clients should be sent here.")
         ready.add_metric((), int(self._inspect.ready()[0]))
         yield ready
@@ -235,6 +237,21 @@ def _journal(journal: JournalReading) -> Iterator[Metric]:
         counter = CounterMetricFamily(name, about)
         counter.add_metric((), number)
         yield counter
+
+
+def _audit(audit: AuditReading) -> Iterator[Metric]:
+    """Records of who did what: written, and lost because the disk or the queue was full."""
+    for name, about, number in (
+        ("mesh_audit_writes", "1 while the audit file takes records.", int(audit.writes)),
+        ("mesh_audit_waiting", "Records that wait for the disk.", audit.waiting),
+    ):
+        gauge = GaugeMetricFamily(name, about)
+        gauge.add_metric((), number)
+        yield gauge
+    written = CounterMetricFamily("mesh_audit_written", "Records in the audit file.")
+    written.add_metric((), audit.written)
+    yield written
+    yield _counted("mesh_audit_lost", "Records that no file has, by reason.", "reason", audit.lost)
 
 
 def _largest(values: Mapping[str, int]) -> list[tuple[str, int]]:

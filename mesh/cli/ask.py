@@ -36,12 +36,12 @@ class Event(NamedTuple):
 
 
 class Node:
-    """One port of a node. where: its base URL; every error names it.
+    """One port of a node. where: its base URL; every error names it. token: shown with each request, "" for none.
 
     A connection is kept between requests; after an error it is made anew. Raises: MeshError MESH-A001 for a bad URL.
     """
 
-    def __init__(self, where: str, timeout_s: float) -> None:
+    def __init__(self, where: str, timeout_s: float, token: str = "") -> None:
         try:
             parts = urlsplit(where)
             host, port = parts.hostname, parts.port
@@ -52,6 +52,7 @@ class Node:
         self.where = where
         self.timeout_s = timeout_s
         self._base = parts.path
+        self._proof = {"Authorization": f"Bearer {token}"} if token else {}
         self._connection: http.client.HTTPConnection
         if parts.scheme == "https":
             from mesh.client_tls import client_context
@@ -150,7 +151,7 @@ class Node:
         for attempt in (1, 2):
             fresh = self._connection.sock is None
             try:
-                self._connection.request(method, target, body, dict(headers))
+                self._connection.request(method, target, body, {**headers, **self._proof})
                 return self._connection.getresponse()
             except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
                 self._connection.close()

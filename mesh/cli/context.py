@@ -32,7 +32,7 @@ def _file() -> Path:
 
 @dataclass(slots=True)
 class Contexts:
-    """All contexts: name to {"node": URL, "events": URL}, and the name of the one in use ("" for none)."""
+    """All contexts: name to {"node": URL, "events": URL, "token_file": PATH}, and the name of the one in use ("" for none)."""
 
     current: str = ""
     known: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -82,12 +82,13 @@ def build(parser: Parser) -> None:
 def _add(args: argparse.Namespace) -> int:
     contexts = Contexts.read()
     urls = {name: url for name, url in (("node", args.node), ("events", args.events)) if url}
+    token_file = {"token_file": str(Path(args.token_file).expanduser().absolute())} if args.token_file else {}
     if not urls:
         raise MeshError("MESH-A001", "mesh context add", "give --node URL, --events URL or both")
     for name, url in urls.items():
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
             raise MeshError("MESH-A001", f"--{name}", f"{url!r} is not http://HOST:PORT")
-    contexts.known[args.name] = urls
+    contexts.known[args.name] = urls | token_file
     contexts.current = contexts.current or args.name
     contexts.write()
     print(f"context {args.name} added{', in use' if contexts.current == args.name else ''}")

@@ -148,7 +148,7 @@ def _list(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     options = options_of(args)
     items: list[Item] = []
-    with Node(options.admin, options.timeout_s) as node:
+    with Node(options.admin, options.timeout_s, options.token) as node:
         for name, numbers in _by_node(args.id).items():
             for some in _runs(numbers):
                 answer = node.get(_path(name, some), _timeout(options))
@@ -180,7 +180,7 @@ def _do(args: argparse.Namespace) -> int:
         raise MeshError("MESH-A001", f"mesh dlq {args.act}", "give the IDs of dead letters, or --all")
     if args.id and any(getattr(args, name) for name in FILTERS):
         raise MeshError("MESH-A001", f"mesh dlq {args.act}", "filters go with --all")
-    with Node(options.admin, options.timeout_s) as node:
+    with Node(options.admin, options.timeout_s, options.token) as node:
         missed = OK
         ids = args.id
         if args.all:

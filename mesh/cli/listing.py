@@ -61,7 +61,7 @@ def show_list(
     Returns: the exit code. Raises: MeshError.
     """
     options = options_of(args)
-    with Node(options.admin, options.timeout_s) as node:
+    with Node(options.admin, options.timeout_s, options.token) as node:
         while True:
             answer = node.list(path, parameters(args, options, *filters))
             if arrange is not None:
@@ -118,7 +118,7 @@ def show_details(
     Returns: the exit code. Raises: MeshError (MESH-A005 when there is no such thing).
     """
     options = options_of(args)
-    with Node(options.admin, options.timeout_s) as node:
+    with Node(options.admin, options.timeout_s, options.token) as node:
         answer = node.list(path, parameters(args, options))
     if not answer["items"]:
         raise MeshError("MESH-A005", path, "nothing is known of it")

@@ -65,6 +65,7 @@ SECTIONS: Final[tuple[tuple[str, tuple[Command, ...]], ...]] = (
             Command("ca", "certificates for nodes and clients", ("init", "issue", "list", "renew")),
             Command("config", "what a node was told, and from where", ("show", "check")),
             Command("context", "names for the nodes you talk to", ("add", "use", "list")),
+            Command("token", "tokens of clients, and the hashes a node keeps of them", ("new", "hash")),
             Command("errors", "what an error code means and what to do"),
             Command("completion", "completion script for bash, zsh or fish"),
             Command("version", "what is installed here"),
@@ -74,12 +75,15 @@ SECTIONS: Final[tuple[tuple[str, tuple[Command, ...]], ...]] = (
 COMMANDS: Final[dict[str, Command]] = {
     command.name: command for _, commands in SECTIONS for command in commands
 }
-VALUE_OPTIONS: Final = frozenset({"-o", "--output", "--timeout", "--context", "--node", "--events"})
+VALUE_OPTIONS: Final = frozenset(
+    {"-o", "--output", "--timeout", "--context", "--node", "--events", "--token-file"}
+)
 """Options of every command that take a value: they may also stand before the command."""
 
 HELP_END: Final = """\
 Options of every command: -o table|wide|json|yaml|name, --watch, --timeout, --no-color,
---context NAME, --node URL, --events URL, --debug. 'mesh COMMAND --help' tells the rest.
+--context NAME, --node URL, --events URL, --token-file FILE, --debug. 'mesh COMMAND --help' tells
+the rest.
 Exit codes: 0 ok, 1 failed, 2 usage, 3 unreachable, 4 partial answer, 10 unhealthy.
 
 Examples:

@@ -113,7 +113,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _leave(args: argparse.Namespace) -> int:
     options = options_of(args)
-    with Node(options.admin, options.timeout_s) as node:
+    with Node(options.admin, options.timeout_s, options.token) as node:
         answer = node.call("POST", "/v1/node/leave")
     match options.output:
         case "json":

@@ -12,7 +12,7 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from mesh.model.errors import MeshError
@@ -119,6 +119,11 @@ def common(parser: Parser, *, timeout: str = "5s", output: bool = True, watch: b
     group.add_argument(
         "--events", metavar="URL", help=f"events port of the node (MESH_EVENTS; default {DEFAULT_EVENTS})"
     )
+    group.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="a file with the token to show, one line (MESH_TOKEN_FILE, or the token itself in MESH_TOKEN)",
+    )
     group.add_argument("--debug", action="store_true", help="show the traceback of an unexpected error")
 
 
@@ -135,7 +140,7 @@ def duration(text: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The common options of one command line. admin, events: base URLs without a trailing slash."""
+    """The common options of one command line. admin, events: base URLs without a trailing slash. token: to show, "" for none."""
 
     output: str
     watch: bool
@@ -143,6 +148,7 @@ class Options:
     color: bool
     admin: str
     events: str
+    token: str = field(default="", repr=False)
 
 
 def options_of(args: argparse.Namespace) -> Options:
@@ -159,7 +165,29 @@ def options_of(args: argparse.Namespace) -> Options:
         color=not args.no_color and "NO_COLOR" not in os.environ and sys.stdout.isatty(),
         admin=_pick(args.node, "MESH_ADMIN", context.get("node"), explicit, DEFAULT_ADMIN),
         events=_pick(args.events, "MESH_EVENTS", context.get("events"), explicit, DEFAULT_EVENTS),
+        token=_token(getattr(args, "token_file", None), context.get("token_file", ""), explicit),
     )
+
+
+def _token(flag: str | None, context: str, explicit: bool) -> str:
+    """The token to show: of --token-file, else of the named context, MESH_TOKEN_FILE, MESH_TOKEN, or the context in use.
+
+    Raises: MeshError MESH-A017."""
+    by_variable = os.environ.get("MESH_TOKEN_FILE", "")
+    named = flag or (context if explicit else "") or by_variable
+    if not named and "MESH_TOKEN" in os.environ:
+        return os.environ["MESH_TOKEN"].strip()
+    named = named or context
+    if not named:
+        return ""
+    try:
+        with open(os.path.expanduser(named), encoding="utf-8") as file:
+            token = file.readline().strip()
+    except (OSError, ValueError) as error:
+        raise MeshError("MESH-A017", named, getattr(error, "strerror", None) or "it is no text") from None
+    if not token or not token.isascii() or not token.isprintable():
+        raise MeshError("MESH-A017", named, "its first line is no token")
+    return token
 
 
 def _pick(flag: str | None, variable: str, context: str | None, explicit: bool, default: str) -> str:

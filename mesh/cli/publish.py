@@ -126,7 +126,7 @@ def _run(args: argparse.Namespace) -> int:
         )
         if value
     ]
-    with Node(options.events, options.timeout_s) as node:
+    with Node(options.events, options.timeout_s, options.token) as node:
         if args.batch_file:
             if args.data is not None or args.file or args.lines:
                 raise MeshError("MESH-A001", "mesh publish", "--batch-file brings its own data")

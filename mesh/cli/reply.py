@@ -81,7 +81,9 @@ async def _reply_to_all(args: argparse.Namespace, options: Options) -> int:
 
     left = args.count
     async with (
-        Client(options.events, name="cli", connect_timeout_s=options.timeout_s) as client,
+        Client(
+            options.events, name="cli", connect_timeout_s=options.timeout_s, token=options.token
+        ) as client,
         await client.subscribe(args.filter, group=args.group, wait=args.wait) as requests,
     ):
         sys.stderr.write(receipt_line(args.filter, requests.receipt) + "; answering\n")

@@ -63,7 +63,9 @@ def _run(args: argparse.Namespace) -> int:
 async def _request(args: argparse.Namespace, options: Options, event: dict[str, Any]) -> int:
     from mesh.client import CallRefused, Client
 
-    async with Client(options.events, name="cli", connect_timeout_s=options.timeout_s) as client:
+    async with Client(
+        options.events, name="cli", connect_timeout_s=options.timeout_s, token=options.token
+    ) as client:
         try:
             reply = await client.request(args.topic, event, key=args.key, timeout_s=options.timeout_s)
         except CallRefused as refused:

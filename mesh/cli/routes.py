@@ -218,7 +218,7 @@ def change_line(change: Item, *, color: bool) -> str:
 def _watch(args: argparse.Namespace) -> int:
     options = options_of(args)
     try:
-        with Node(options.admin, options.timeout_s) as node:
+        with Node(options.admin, options.timeout_s, options.token) as node:
             for event in node.stream("/v1/routes/watch"):
                 changed: Any = json.loads(event.data)
                 if event.event == "watching":

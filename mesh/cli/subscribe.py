@@ -147,7 +147,13 @@ class _Subscription:
         args, options = self._args, self._options
         acks = "explicit" if args.ack_after_print else "auto"
         within_s = self._ends - time.monotonic() if self._ends is not None else float("inf")
-        client = Client(options.events, durable=args.client, acks=acks, connect_timeout_s=options.timeout_s)
+        client = Client(
+            options.events,
+            durable=args.client,
+            acks=acks,
+            connect_timeout_s=options.timeout_s,
+            token=options.token,
+        )
         regions = [one for one in (args.regions or "").split(",") if one]
         async with client:
             self._say(f"{args.client}: {client.waiting} events waited")
@@ -198,7 +204,7 @@ class _Subscription:
             params.append(("regions", args.regions))
         if args.since:
             params.append(("from", self._last_id or args.since))
-        with Node(self._options.events, self._options.timeout_s) as node:
+        with Node(self._options.events, self._options.timeout_s, self._options.token) as node:
             yield from node.stream("/v1/events", params, patience_s=patience_s, ends=self._ends)
 
     def _take(self, event: Event) -> None:

@@ -78,11 +78,12 @@ _CONFIG: Final[tuple[ErrorCode, ...]] = (
     ErrorCode("MESH-C016", "links would cross a network in clear text",
               "Set [tls] ca, cert and key ('mesh ca' makes them), keep links on loopback, or start with --insecure-links "
               "(MESH_INSECURE_LINKS=1) on a network you trust."),
-    ErrorCode("MESH-C017", "the events port would be open to a network without a sign of who is there",
-              'Ask clients for certificates ([tls.clients] certificates = "required"), keep it on loopback, or start with '
-              "--insecure-clients (MESH_INSECURE_CLIENTS=1) on a network you trust; tokens ([auth]) are not built yet."),
+    ErrorCode("MESH-C017", "the events port would be open to a network, in clear text or without a sign of who is there",
+              'Set [tls.clients], and either [auth] or certificates = "required"; or keep it on loopback, or start with '
+              "--insecure-clients (MESH_INSECURE_CLIENTS=1) on a network you trust."),
     ErrorCode("MESH-C018", "the admin port would be open to a network without a token",
-              "Keep [listen] admin on loopback, or set it to none; tokens ([auth]) are not built yet."),
+              "Keep [listen] admin on loopback, or set it to none; with [auth], and [tls.clients] or --insecure-clients, it may "
+              "listen elsewhere, and asks for tokens."),
     ErrorCode("MESH-C019", "a bridge that contradicts the rest",
               "Correct the [[bridge]] the error names."),
     ErrorCode("MESH-C020", "the registry cannot be used as configured",
@@ -112,6 +113,17 @@ _CONFIG: Final[tuple[ErrorCode, ...]] = (
               "Renew it ('mesh ca renew REGION/NODE'): the node takes the new files by itself, links stay."),
     ErrorCode("MESH-C043", "TLS keys that contradict each other",
               "Set [tls] ca, cert and key together; [tls.clients] takes cert and key from [tls] where it has none."),
+    ErrorCode("MESH-C050", "the tokens file cannot be used",
+              "Correct the line the error names; 'mesh token new NAME' prints one. A running node keeps the tokens it has."),
+    ErrorCode("MESH-C051", "the access file cannot be used",
+              "Correct the line the error names (docs/access.md has the form of each). A running node keeps the rules it has."),
+    ErrorCode("MESH-C052", "the keys for JWTs cannot be used",
+              "Check [auth] jwks, and what is there: a JWKS with public keys. A running node keeps the keys it has, for a day."),
+    ErrorCode("MESH-C053", "the audit file cannot be written",
+              "Make room on the disk, or correct the path and its permissions ([audit] file): records wait, and are lost and counted "
+              "when too many do."),
+    ErrorCode("MESH-C054", "keys of [auth] that contradict each other",
+              "Set acl and at least one of tokens_file, jwks and certificates; jwks needs issuer and audience."),
 )
 # -- admin port and command line -------------------------------------------------------------------------
 _ADMIN: Final[tuple[ErrorCode, ...]] = (
@@ -122,8 +134,8 @@ _ADMIN: Final[tuple[ErrorCode, ...]] = (
     ErrorCode("MESH-A003", "not every node of the region answered",
               "What is shown is right for the nodes that answered; 'mesh node list' shows the state of the "
               "others.", exit=4),
-    ErrorCode("MESH-A004", "the token is missing, wrong or may not do this",
-              "Give a token with the scope the error names.", status=401),
+    ErrorCode("MESH-A004", "the token is missing, or cannot be accepted",
+              "Give one with --token-file FILE or MESH_TOKEN_FILE, and one that is still good.", status=401),
     ErrorCode("MESH-A005", "there is no such thing",
               "List what there is first.", status=404),
     ErrorCode("MESH-A006", "this call is not made with that method",
@@ -161,6 +173,8 @@ _ADMIN: Final[tuple[ErrorCode, ...]] = (
     ErrorCode("MESH-A021", "a web page of another site may not call this node",
               "Call it by its address or as localhost, and from a page of this machine or none; browsers send every page's "
               "requests to this machine's ports too.", status=403),
+    ErrorCode("MESH-A040", "you may not do this at the admin port",
+              "Ask whoever keeps the access file for a 'scope' line with the scope the error names.", status=403),
     ErrorCode("MESH-A022", "the dead letter cannot be published again now",
               "The detail says why; subscribe to its topic first if nobody wants it, or drop it.", status=409),
     ErrorCode("MESH-A030", "the folder of the CA cannot be used",
@@ -213,8 +227,9 @@ _EVENTS: Final[tuple[ErrorCode, ...]] = (
     ErrorCode("MESH-E017", "too many client connections",
               "Close some, use one WebSocket for many subscriptions, or raise [limits] client_connections.",
               status=503),
-    ErrorCode("MESH-E018", "too many subscriptions on one connection",
-              "Use wider filters or another connection; [limits] session_subscriptions is the bound.", status=429),
+    ErrorCode("MESH-E018", "too many subscriptions on one connection, or of all clients of the node",
+              "Use wider filters or another connection; [limits] session_subscriptions and node_subscriptions are the bounds.",
+              status=429),
     ErrorCode("MESH-E019", "this sid is in use",
               "Give each subscription of a connection its own number, or unsubscribe the first.", status=409),
     ErrorCode("MESH-E020", "there is no such subscription",
@@ -278,6 +293,26 @@ _EVENTS: Final[tuple[ErrorCode, ...]] = (
               status=503),
     ErrorCode("MESH-E060", "a port that speaks TLS was asked in clear text",
               "Use https:// (wss://), with the CA that [tls.clients] cert comes from: curl --cacert ca.pem.", status=400),
+    ErrorCode("MESH-E061", "a proof of who you are is needed",
+              "Send 'Authorization: Bearer TOKEN' (in a browser's WebSocket: the subprotocol mesh.bearer.TOKEN), or connect with "
+              "a client certificate where the node takes them; docs/access.md tells how to get one.", status=401),
+    ErrorCode("MESH-E062", "the proof of who you are cannot be accepted",
+              "Get a new token: the detail says what is wrong with this one; tokens end, and are taken back.", status=401),
+    ErrorCode("MESH-E063", "the access rules do not allow it",
+              "Ask whoever keeps the access file for a rule; the answer names the rule that denied it, with file and line.",
+              status=403),
+    ErrorCode("MESH-E064", "faster than you may publish",
+              "Wait as long as Retry-After says; a 'limit' line of the access file is the bound.", status=429),
+    ErrorCode("MESH-E065", "as many connections or subscriptions as you may have",
+              "Close some, or use one WebSocket for many subscriptions; a 'limit' line of the access file is the bound.",
+              status=429),
+    ErrorCode("MESH-E066", "the keys that check this token cannot be read now",
+              "Try again: the node asks the issuer again by itself; its log says why it does not answer.", status=503),
+    ErrorCode("MESH-E067", "the name of a durable client that is not yours",
+              "Use your own name, or one that begins with it and a dot: NAME.worker-1.", status=403),
+    ErrorCode("MESH-E068", "access ended: what was shown is no longer good, or what was done is no longer allowed",
+              "Connect again with a new token, and ask only for what the access rules allow; the reason names the rule.",
+              status=403),
 )
 # -- links -----------------------------------------------------------------------------------------------
 _LINKS: Final[tuple[ErrorCode, ...]] = (
@@ -445,6 +480,7 @@ _CLOSES: Final[dict[Close, str]] = {
     Close.MEMBER_DEAD: "MESH-M001",
     Close.TAKEN_OVER: "MESH-E042",
     Close.CLIENT_REMOVED: "MESH-E040",
+    Close.ACCESS_ENDED: "MESH-E068",
     Close.PROTOCOL_ERROR: "MESH-L014",
 }
 

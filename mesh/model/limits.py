@@ -53,7 +53,7 @@ class Limits:
     custody_timeout_s: float = 10.0  # a next hop that does not say that it stored a batch: sent again
     spool_bytes_per_s: float = 33_554_432.0  # what waited for a way leaves no faster
     spool_age_s: float = 86_400.0  # an event without a deadline waits no longer: dead letter, spool_age
-    order_hold_s: float = 60.0  # an event of an ordered topic waits for the one before it; then order_gap
+    order_hold_s: float = 60.0  # an ordered event waits for the one before it; then it goes, order_gap
     dead_letters: int = 50_000  # kept at most; the oldest go first, dead_letters_full
     dead_letter_bytes: int = 64 << 20  # the same in bytes
     # second copies, where a [[topic]] says copies = 2
@@ -63,7 +63,7 @@ class Limits:
     copies_takeover_s: float = 10.0  # after a node was declared dead, or left: its mirror delivers
     # boundaries with rules
     boundary_requests: int = 10_000  # requests that crossed, in each direction, and wait for a reply; more: the oldest are forgotten
-    denials: int = 10_000  # what did not cross, until an audit takes it; more: the oldest are lost, counted
+    denials: int = 10_000  # what did not cross, to look at; more: the oldest go, counted if no audit has them
     # clients
     event_bytes: int = 1 << 20  # of a published event; larger: 413
     topic_bytes: int = 512  # longer: 400
@@ -83,6 +83,8 @@ class Limits:
     session_queue_events: int = 10_000  # a client's unsent events; full: oldest dropped, slow_consumer
     session_queue_bytes: int = 16 << 20  # the same in bytes
     session_subscriptions: int = 10_000  # of one client connection; more: refused
+    node_subscriptions: int = 1_000_000  # of all clients of this node, about 300 bytes each; more: 503
+    session_calls: int = 1_024  # requests and receipts that one connection waits for; more: 503
     log_bytes: int = 1 << 30  # of the event log; over it its oldest events go, whatever their age
     log_pending_bytes: int = 16 << 20  # of events that wait for the log's disk; full: newer ones are a gap
     replays: int = 256  # replays from the event log under way; more: 503

@@ -35,6 +35,8 @@ class Drop(StrEnum):
     NOT_FOR_US = "not_for_us"
     """A batch that names another node or region than this one where only delivery was allowed."""
     POLICY_DENY = "policy_deny"
+    ACCESS_DENY = "access_deny"
+    """It matched a client's subscription, and the access rules do not let that client see it."""
     TOO_LARGE = "too_large"
     MALFORMED = "malformed"
     """A batch body that does not decode at the place where it had to be read."""
@@ -344,6 +346,8 @@ class Close(StrEnum):
     """Another connection of the same durable client came after this one."""
     CLIENT_REMOVED = "client_removed"
     """The durable client was removed."""
+    ACCESS_ENDED = "access_ended"
+    """What the client showed is no longer good, or what it does is no longer allowed."""
     PROTOCOL_ERROR = "protocol_error"
     """The other end broke a rule that no other reason names."""
 

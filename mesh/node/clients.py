@@ -25,7 +25,7 @@ from mesh.core.plan import Plan
 from mesh.model.event import Delivery, NewEvent
 from mesh.model.ids import BadName, MeshId, NodeKey, SessionId, Version
 from mesh.model.reasons import Close, Drop, NotDelivered, Refuse
-from mesh.model.topic import TopicError, check_filter, check_group, parse_share
+from mesh.model.topic import TopicError, check_group, parse_share
 from mesh.model.topic_rules import Level
 from mesh.net.tls import Secure
 from mesh.node.event_log import EventLog
@@ -286,7 +286,7 @@ class Clients:
     def subscribe(self, session: SessionId, sid: int, filter: str, group: str = "") -> None:
         """See Service."""
         self._check_session(session)
-        group, filter = _checked(filter, group)
+        group, filter = self._checked(filter, group)
         number = self.receivers.number_of(session)
         held = self._machine.subscriptions.of_session(number)
         if number < 0 and held.get(sid) == ((group, filter) if group else filter):
@@ -317,8 +317,24 @@ class Clients:
             raise RefusedError(
                 "MESH-E018", f"one client may have {limits.session_subscriptions} subscriptions", status=429
             )
+        if self._machine.subscriptions.statistics().subscriptions >= limits.node_subscriptions:
+            detail = f"all clients of this node have {limits.node_subscriptions} subscriptions"
+            raise RefusedError("MESH-E018", detail, status=503)
         if (session, sid) in self._replays:
             raise RefusedError("MESH-E019", f"sid {sid} is in use by a replay", status=409)
+
+    def _checked(self, filter: str, group: str) -> tuple[str, str]:
+        """(group, filter), both checked; a filter may be `$share/GROUP/FILTER`. Raises: RefusedError."""
+        try:
+            shared, filter = parse_share(filter, self._node.settings.limits)
+            if group and shared and shared != group:
+                raise RefusedError("MESH-E002", f"group {group!r} and $share group {shared!r} differ")
+            group = shared or group
+            if group:
+                check_group(group)
+        except TopicError as error:
+            raise RefusedError("MESH-E002", str(error)) from None
+        return group, filter
 
     def replay(
         self, session: SessionId, wanted: Sequence[tuple[int, str]], since: str, group: str = ""
@@ -327,7 +343,7 @@ class Clients:
         self._check_session(session)
         checked: list[tuple[int, str]] = []
         for sid, filter in wanted:
-            shared, filter = _checked(filter, group)
+            shared, filter = self._checked(filter, group)
             if shared:
                 raise RefusedError(
                     "MESH-E034", f"group {shared!r} of filter {filter!r} cannot begin in the log"
@@ -453,19 +469,3 @@ class Clients:
     def count_refusal(self, port: str, reason: str) -> None:
         """See Service."""
         self._node.count_refusal(port, reason)
-
-
-def _checked(filter: str, group: str) -> tuple[str, str]:
-    """(group, filter), both checked; a filter may be `$share/GROUP/FILTER`. Raises: RefusedError."""
-    try:
-        if filter.startswith("$share/"):
-            shared, filter = parse_share(filter)
-            if group and shared and shared != group:
-                raise RefusedError("MESH-E002", f"group {group!r} and $share group {shared!r} differ")
-            group = shared or group
-        check_filter(filter)
-        if group:
-            check_group(group)
-    except TopicError as error:
-        raise RefusedError("MESH-E002", str(error)) from None
-    return group, filter

@@ -121,6 +121,15 @@ class JournalReading(NamedTuple):
     committed_bytes: int
 
 
+class AuditReading(NamedTuple):
+    """The audit stream as a scrape sees it. lost: records that no file has, by reason."""
+
+    written: int
+    waiting: int
+    lost: Mapping[str, int]
+    writes: bool
+
+
 class PolicyReading(NamedTuple):
     """What a boundary denied, and what it could not keep. denied: events, times destinations. denials_lost: of them, untold to any audit.
     requests_forgotten: whose replies are denied. interest_refused: entries without room, each time that they were worked out."""
@@ -164,8 +173,8 @@ class Counters:
     published: events taken in from clients. delivered: events handed to sessions, each session counted. forwarded: events
     sent over links, each link counted. drops: by Drop value. refusals: by (port, short stable reason). links: open and
     other links by (kind, state). members, routes: by state. sessions: by protocol. bytes_*: of link frames.
-    registries: by role, "all" or "nodes" and "directory". certificates: seconds until the node's own expire, by what they are
-    for. exposed: whether links and clients' ports are open to a network in clear text.
+    registries: by role, "all" or "nodes" and "directory". audit: None where none is kept. certificates: seconds until the node's own
+    expire, by what they are for. exposed: whether links and clients' ports are open to a network in clear text.
     """
 
     published: int = 0
@@ -188,6 +197,7 @@ class Counters:
     policy: PolicyReading = field(default_factory=PolicyReading)
     registries: Mapping[str, RegistryCounters] = field(default_factory=dict)
     custody: CustodyReading = field(default_factory=CustodyReading)
+    audit: AuditReading | None = None
     certificates: Mapping[str, float] = field(default_factory=dict)
     exposed: Mapping[str, bool] = field(default_factory=dict)
 

@@ -23,7 +23,16 @@ from mesh.core.inboxes import ReplyTo
 from mesh.model.event import EXTRA_CORRELATION, EXTRA_REPLY_TO, Event, NewEvent
 from mesh.model.ids import BadName, NodeKey
 from mesh.node.feed import Feed, Watch
-from mesh.node.inspect import Counters, Item, JournalReading, MissingNode, RegionAnswer, Security, What
+from mesh.node.inspect import (
+    AuditReading,
+    Counters,
+    Item,
+    JournalReading,
+    MissingNode,
+    RegionAnswer,
+    Security,
+    What,
+)
 from mesh.node.letters import ACTS, Act, Letters
 from mesh.node.policy_views import PolicyViews
 from mesh.node.registry_views import RegistryViews
@@ -54,6 +63,8 @@ class Inspection:
         self.dead_letters = Letters(node)
         self.journal: Callable[[], JournalReading | None] = lambda: None
         """Set by mesh.app: the journal's state and figures."""
+        self.audit: Callable[[], AuditReading | None] = lambda: None
+        """Set by mesh.admitted where an audit is kept."""
         self.config_items: Callable[[], list[Item]] = list
         """Set by mesh.app: the configuration with the origin of each value."""
         self.security: Security | None = None
@@ -109,6 +120,7 @@ class Inspection:
             found,
             registries=self.registry.counters(),
             custody=custody,
+            audit=self.audit(),
             certificates=security.expires_in_s() if security is not None else {},
             exposed=security.exposed() if security is not None else {},
         )

@@ -101,7 +101,7 @@ class PolicyViews:
         return found
 
     def denials(self) -> list[Item]:
-        """The last events that did not cross and that no audit took, newest first."""
+        """The last events that did not cross, newest first."""
         now = trio.current_time()
         return [
             {

@@ -131,13 +131,17 @@ class Answer:
 
 
 class RefusedError(Exception):
-    """A client asked for what this node refuses. code: an entry of model.errors (MESH-Cnnn); status: HTTP status."""
+    """A client asked for what this node refuses. code: an entry of model.errors (MESH-Cnnn); status: HTTP status.
+
+    more: further members of the problem object. headers: of the HTTP answer."""
 
     def __init__(self, code: str, detail: str, *, status: int = 400) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
         self.status = status
+        self.more: dict[str, object] = {}
+        self.headers: tuple[tuple[str, str], ...] = ()
 
 
 class Acks(NamedTuple):

@@ -58,14 +58,13 @@ from mesh.protocols.websocket_frames import text_frame
 from mesh.wire.cloudevents import to_structured
 
 _encode: Final = msgspec.json.encode
-WAITING_CALLS: Final = 1_024  # requests and receipts one connection may wait for
 
 
 class OpsApplication:
     """One client's ops (a `mesh.protocols.websocket.Application`).
 
-    start: runs a coroutine function with the connection's life. acknowledges: `ack` and `nack` mean something here. Keeps: at most WAITING_CALLS
-    calls that wait, and `session_subscriptions` answers that wait for the disk.
+    start: runs a coroutine function with the connection's life. acknowledges: `ack` and `nack` mean something here. Keeps: at most
+    `limits.session_calls` calls that wait, and `session_subscriptions` answers that wait for the disk.
     """
 
     def __init__(
@@ -344,8 +343,9 @@ class OpsApplication:
     # -- answers ----------------------------------------------------------------------------------------
 
     def _check_room(self) -> None:
-        if self._waiting >= WAITING_CALLS:
-            raise Problem("MESH-E030", f"{WAITING_CALLS} calls of this connection wait already")
+        most = self._limits.session_calls
+        if self._waiting >= most:
+            raise Problem("MESH-E030", f"{most} calls of this connection wait already")
 
     def _start_waiting(self, call: Callable[..., Awaitable[None]], *args: object) -> None:
         self._waiting += 1
@@ -361,6 +361,7 @@ class OpsApplication:
         self._send("ok", op_id, found)
 
     def _refuse(self, op_id: Id, refused: RefusedError) -> None:
+        self._service.count_refusal("events", refused.code)
         self._send("error", op_id, {"problem": problem_object(refused)})
 
     def _send(self, op: str, op_id: Id, found: dict[str, object]) -> None:

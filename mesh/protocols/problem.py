@@ -59,8 +59,7 @@ def problem_object(refused: RefusedError) -> dict[str, object]:
         }
     where = refused.where if isinstance(refused, Problem) else ""
     found = problem(refused.code, refused.detail[:_DETAIL_CHARS], status=refused.status, where=where)
-    if isinstance(refused, Problem):
-        found.update(refused.more)
+    found.update(refused.more)
     return found
 
 
@@ -71,11 +70,9 @@ def problem_json(refused: RefusedError) -> bytes:
 
 def problem_headers(refused: RefusedError) -> list[tuple[str, str]]:
     """Headers of the HTTP answer: the content type, Retry-After where trying again may help, and the refusal's own."""
-    headers = [("content-type", PROBLEM_TYPE)]
-    if refused.status in (429, 503):
+    headers = [("content-type", PROBLEM_TYPE), *refused.headers]
+    if refused.status in (429, 503) and all(name != "retry-after" for name, _ in headers):
         headers.append(("retry-after", str(_RETRY_AFTER_S)))
-    if isinstance(refused, Problem):
-        headers.extend(refused.headers)
     return headers
 
 

@@ -89,10 +89,11 @@ async def serve_events(
 class EventsPort:
     """Answers the requests of one node's clients (`handle` is an `mesh.net.http_connection.Handler`)."""
 
-    def __init__(self, service: Service, limits: Limits) -> None:
+    def __init__(self, service: Service, limits: Limits, renderer: Renderer | None = None) -> None:
+        """Args: renderer: shared by ports that serve the same node, so that their clients share what is rendered."""
         self._service = service
         self._limits = limits
-        self._renderer = Renderer(service.count_drop)
+        self._renderer = renderer or Renderer(service.count_drop)
 
     async def handle(self, request: Request, connection: Connection) -> Response | None:
         """One request; None where it was a stream or a WebSocket, which are over then. Raises: LinkLost; cancellation."""

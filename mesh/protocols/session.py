@@ -122,10 +122,25 @@ class ClientSession:
         self._work.set()
 
     def close(self, reason: Close, detail: str) -> None:
-        """Let what waits go out, then say goodbye, all within `limits.close_timeout_s`. The first reason stays."""
+        """Let what waits go out, then say goodbye, all within `limits.close_timeout_s`. The first reason stays.
+
+        Whose access ended gets nothing that waits: it may be what is no longer allowed."""
         if self._goodbye is None:
+            if reason is Close.ACCESS_ENDED:
+                self._forget_queue()
             self._goodbye = Goodbye(reason, detail)
             self._hurry()
+
+    def sift(self, shown: Callable[[Delivery], Delivery | None]) -> None:
+        """Look again at what waits: `shown` returns what may go out of a delivery, and counts the rest."""
+        kept = [delivery for one in self._queue if (delivery := shown(one)) is not None]
+        self._queue = deque(kept)
+        counted = [delivery for delivery in kept if not delivery.deliveries]
+        left = sum(len(delivery.events) for delivery in counted)
+        self._dropped += self._events - left
+        self._events = left
+        self._bytes = sum(delivery.size_bytes for delivery in counted)
+        self._wake_replays()
 
     def _hurry(self) -> None:
         self._gone_by = trio.current_time() + self._close_timeout_s

@@ -578,6 +578,49 @@ async def test_curl_and_the_command_reach_the_ports_inside_tls(
             assert 'mesh_refusals_total{port="events",reason="tls_foreign_ca"} 1.0' in said
 
 
+async def test_the_name_in_a_certificate_is_what_the_access_rules_go_by(
+    tmp_path: Path, authority: Path
+) -> None:
+    acl = tmp_path / "mesh.acl"
+    acl.write_text("allow shop publish orders/#\nscope shop read\n")
+    file = tmp_path / "auth.toml"
+    file.write_text(f'[auth]\nacl = "{acl}"\ncertificates = true\n[tls.clients]\ncertificates = "optional"\n')
+    files = issued(authority, "a/a-1")
+    cacert = ["--cacert", str(files / "ca.pem"), "-w", " %{http_code}"]
+
+    def shown(folder: Path) -> list[str]:
+        return [*cacert, "--cert", str(folder / "cert.pem"), "--key", str(folder / "key.pem")]
+
+    shop, other = shown(issued(authority, "client/shop")), shown(issued(authority, "client/other"))
+    async with running(tmp_path) as mesh:
+        a = await mesh.start("a-1", "a", *tls(files), f"--config={file}")
+        events = f"https://{a.events}/v1/events"
+        for words, topic, status, code in (
+            (shop, "orders/1", 202, ""),
+            (shop, "hr/1", 403, "MESH-E063"),
+            (other, "orders/1", 403, "MESH-E063"),
+            (cacert, "orders/1", 401, "MESH-E061"),
+            (shown(files), "orders/1", 401, "MESH-E061"),  # a node's certificate names no client
+        ):
+            left, said = await curl(*words, "-d", "hello", f"{events}/{topic}")
+            assert (left, said.split()[-1]) == (0, str(status)), said
+            assert code in said
+        _, said = await curl(*shop, f"https://{a.admin}/v1/access")
+        assert '"name":"shop"' in said.replace(" ", "")
+        _, said = await curl(*other, f"https://{a.admin}/v1/access")
+        assert "MESH-A040" in said
+
+        async def audited() -> bool:
+            lines = (a.folder / "data" / "audit.jsonl").read_text().splitlines()
+            found = [line for line in map(json.loads, lines) if line["what"] == "publish"]
+            return {(line["who"], line["kind"], line["result"]) for line in found} == {
+                ("shop", "certificate", "denied"),
+                ("other", "certificate", "denied"),
+            }
+
+        await until(audited, 10, "both denials are in the audit")
+
+
 async def test_the_python_client_and_a_durable_one_at_another_node_than_its_home(
     tmp_path: Path, authority: Path
 ) -> None:

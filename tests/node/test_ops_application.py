@@ -227,9 +227,8 @@ class TestRequest:
             )
             assert answer["problem"]["code"] == "MESH-E015"
 
-    async def test_many_requests_wait_together_up_to_a_bound(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("mesh.protocols.ops_application.WAITING_CALLS", 2)
-        async with events_port() as port, ops_client(port) as client:
+    async def test_many_requests_wait_together_up_to_a_bound(self) -> None:
+        async with events_port(session_calls=2) as port, ops_client(port) as client:
             await client.call(op="subscribe", sid=1, filter="svc")
             for number in (1, 2):
                 await client.send(

@@ -112,7 +112,7 @@ def test_settings_show_every_key_as_toml_with_its_origin(tmp_path: Path) -> None
     assert rows["federation.accept"] == ('"any"', "default")
     assert rows["limits.frame_bytes"] == ('"1MiB"', "default")
     assert rows["node.id"] == ("-", "default")
-    assert not [key for key in rows if key.startswith(("auth", "topic", "bridge"))]
+    assert not [key for key in rows if key.startswith(("topic", "bridge"))]
 
 
 def test_who_may_dial_in_depends_on_where_the_link_port_is(tmp_path: Path) -> None:
@@ -123,6 +123,42 @@ def test_who_may_dial_in_depends_on_where_the_link_port_is(tmp_path: Path) -> No
         == "listed"
     )
     assert config(tmp_path, '[federation]\naccept = "listed"').federation.accept == "listed"
+
+
+AUTH = '[auth]\nacl = "mesh.acl"\ntokens_file = "tokens"\n'
+
+
+def test_ports_off_loopback_need_both_a_proof_of_clients_and_a_word_about_clear_text(tmp_path: Path) -> None:
+    open_ports = AUTH + '[listen]\nevents = "0.0.0.0:1"\nadmin = "0.0.0.0:2"'
+    assert problem(tmp_path, open_ports).code == "MESH-C017"
+    assert problem(tmp_path, AUTH + '[listen]\nadmin = "0.0.0.0:2"').code == "MESH-C018"
+    found = config(tmp_path, open_ports, MESH_INSECURE_CLIENTS="1")
+    assert found.warnings() == ("tokens cross the network in clear text (--insecure-clients)",)
+    without = open_ports.removeprefix(AUTH)
+    assert problem(tmp_path, without, MESH_INSECURE_CLIENTS="1").code == "MESH-C018"
+
+
+def test_access_is_what_auth_says(tmp_path: Path) -> None:
+    assert config(tmp_path, "").access is None
+    found = config(tmp_path, AUTH).access
+    assert found is not None
+    assert (found.acl, found.tokens_file, found.tokens, found.certificates) == (
+        Path("mesh.acl"),
+        Path("tokens"),
+        None,
+        False,
+    )
+    found = config(
+        tmp_path, '[auth]\nacl = "a"\njwks = "k"\nissuer = "i"\naudience = "u"\nleeway = "5s"'
+    ).access
+    assert found is not None
+    assert found.tokens is not None
+    assert (found.jwks, found.tokens.issuer, found.tokens.audience, found.tokens.leeway_s) == (
+        "k",
+        "i",
+        "u",
+        5.0,
+    )
 
 
 def test_the_hop_limit_has_one_key(tmp_path: Path) -> None:
@@ -461,6 +497,27 @@ def test_the_events_port_leaves_loopback_only_for_clients_that_are_known(tmp_pat
         (tmp_path / "mesh.toml").write_text(asked.format(certificates))
         _, problems = check(tmp_path / "mesh.toml", environ={})
         assert [problem.code for problem in problems] == ["MESH-C017"]
+
+
+@pytest.mark.parametrize("certificates", ["none", "optional"])
+def test_inside_tls_both_ports_may_leave_loopback_where_auth_asks_who_is_there(
+    tmp_path: Path, certificates: str
+) -> None:
+    asked = AUTH + TLS + f'[tls.clients]\ncertificates = "{certificates}"\n'
+    found = config(tmp_path, asked + '[listen]\nevents = "0.0.0.0:1"\nadmin = "0.0.0.0:2"\n')
+    assert found.access is not None
+    assert not found.warnings()
+    without = asked.removeprefix(AUTH).replace("none", "required").replace("optional", "required")
+    assert problem(tmp_path, without + '[listen]\nadmin = "0.0.0.0:2"\n').code == "MESH-C018"
+
+
+def test_names_in_certificates_need_ports_that_ask_for_them(tmp_path: Path) -> None:
+    names = '[auth]\nacl = "mesh.acl"\ncertificates = true\n'
+    assert problem(tmp_path, names).code == "MESH-C054"
+    assert problem(tmp_path, names + TLS + '[tls.clients]\ncertificates = "none"\n').code == "MESH-C054"
+    found = config(tmp_path, names + TLS + '[tls.clients]\ncertificates = "optional"\n').access
+    assert found is not None
+    assert found.certificates
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ policy: file
 topic: filter level ordered deadline copies spool spool_policy retain
 tls: ca cert key
 tls.clients: ca cert key certificates
-auth: tokens_file jwks acl
+auth: tokens_file jwks issuer audience name_claim roles_claim leeway jwks_refresh certificates token_in_query acl
+audit: file size files
 telemetry: otlp sample log_level log_format
 """
 

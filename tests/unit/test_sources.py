@@ -61,7 +61,6 @@ def test_an_unknown_key_names_the_nearest_spelling(tmp_path: Path, text: str, ne
         "[[bridge]]\nto = 'us'\nexport = ['orders/#']",
         "[[bridge]]\nto = 'us'\ndeny = ['hr/#']",
         "[[bridge]]\nto = 'us'\nproxy = 'http://proxy:3128'",
-        "[auth]\njwks = 'https://x'",
         "[telemetry]\notlp = 'http://x:4317'",
         "[telemetry]\nsample = 5",
     ],

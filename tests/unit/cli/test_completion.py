@@ -22,7 +22,7 @@ def script(capsys: pytest.CaptureFixture[str]) -> str:
         ("mesh routes list --reg", {"--region"}),
         ("mesh routes list --region us --w", {"--watch"}),
         ("mesh completion ", {"bash", "zsh", "fish"}),
-        ("mesh errors --t", {"--timeout"}),
+        ("mesh errors --t", {"--timeout", "--token-file"}),
         ("mesh nonsense x", set()),
     ],
 )

@@ -20,7 +20,7 @@ def test_check_says_that_a_file_is_good(path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_check_tells_every_problem_and_fails(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path.write_text('[node]\nidd = "x"\n[auth]\njwks = "y"\n')
+    path.write_text('[node]\nidd = "x"\n[telemetry]\notlp = "y"\n')
     assert main(["config", "check", str(path), "--region", "a b"]) == 1
     out, err = capsys.readouterr()
     assert out == ""

@@ -30,7 +30,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
 
 
 def test_every_command_of_the_design_is_there_and_its_subcommands_are_those_of_its_parser() -> None:
-    expected = "run demo bench publish subscribe request reply node links routes subs spools dlq log journal policy registry ca config context errors completion version"
+    expected = "run demo bench publish subscribe request reply node links routes subs spools dlq log journal policy registry ca config context token errors completion version"
     assert set(COMMANDS) == set(expected.split())
     found = parsers()
     for name, command in COMMANDS.items():

@@ -168,6 +168,10 @@ def test_the_audit_keeps_the_newest_and_counts_what_it_lost() -> None:
     assert [one.mesh_id for one in desk.audit.newest(1)] == ["in/i1/7/119"]
     assert desk.audit.take()[0].mesh_id == "in/i1/7/20"
     assert not desk.audit.take()
+    assert len(desk.audit.newest(1_000)) == 100
+    desk.gate.outward(replace(HEADER, count=2), encode_body([event("a", n) for n in range(2)]), 0.0)
+    assert [one.mesh_id for one in desk.audit.take()] == ["in/i1/7/0", "in/i1/7/1"]
+    assert desk.audit.lost == 20
 
 
 def test_an_ordered_event_says_nothing_of_regions_that_it_does_not_go_to() -> None:
