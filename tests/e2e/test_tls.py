@@ -412,7 +412,9 @@ async def test_an_expired_certificate_is_refused_at_both_ends(tmp_path: Path, au
     async with running(tmp_path) as mesh:
         a = await mesh.start("a-1", "a", *tls(issued(authority, "a/a-1")), "--bridge=b", "--bridge=c")
         await a.stop()
-        short = issued(authority, "b/b-1", "--days=0.00014")  # 12 s: a busy machine takes some to start a node
+        short = issued(
+            authority, "b/b-1", "--days=0.00014"
+        )  # 12 s: a busy machine takes some to start a node
         b = await mesh.start("b-1", "b", *tls(short), f"--bridge=a={a.link}")
         await told(b, "MESH-C042")
 
