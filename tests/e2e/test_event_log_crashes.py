@@ -111,7 +111,7 @@ async def all_arrived(keeper: NodeProcess, publishers: list[Publisher]) -> list[
     return found
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 async def test_each_accepted_event_is_in_the_log_of_a_node_that_is_killed_exactly_once(
     tmp_path: Path, seed: int
 ) -> None:
